@@ -1,0 +1,203 @@
+//! Time, and the only place that reads the system's.
+//!
+//! Two clocks, never mixed: [`Timestamp`]s come from an injectable [`Clock`] and end up in records;
+//! [`Deadline`]s are monotonic real time and bound how long a call waits.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment: nanoseconds since the Unix epoch, negative before it.
+///
+/// A type of its own, so that Kafka's milliseconds cannot slip in as a moment in January 1970.
+///
+/// ```
+/// use tapelog::Timestamp;
+/// assert_eq!(Timestamp::from_millis(1_500).as_nanos(), 1_500_000_000);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest moment that can be told.
+    pub const MIN: Timestamp = Timestamp(i64::MIN);
+    /// The latest moment that can be told (the year 2262).
+    pub const MAX: Timestamp = Timestamp(i64::MAX);
+
+    /// A moment `nanos` nanoseconds after the Unix epoch.
+    #[must_use]
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Timestamp(nanos)
+    }
+
+    /// A moment `micros` microseconds after the Unix epoch, saturating at [`Timestamp::MIN`] and [`Timestamp::MAX`].
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Timestamp(micros.saturating_mul(1_000))
+    }
+
+    /// A moment `millis` milliseconds after the Unix epoch (Kafka's unit), saturating at the ends.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Timestamp(millis.saturating_mul(1_000_000))
+    }
+
+    /// Now, by the system's clock. Inside a log, time comes from its [`Clock`].
+    #[must_use]
+    pub fn now() -> Self {
+        SystemClock.now()
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since the Unix epoch, rounded towards minus infinity.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This moment plus `duration`, saturating.
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// This moment minus `duration`, saturating.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}s", self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000))
+    }
+}
+
+/// Where a log takes its time from: record timestamps, retention, group time-outs.
+///
+/// Implement it to test time without waiting; [`ManualClock`] is one that stands still until told.
+pub trait Clock: Send + Sync + 'static {
+    /// The moment that it is now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let nanos = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        };
+        Timestamp(nanos)
+    }
+}
+
+/// A clock that stands still until it is set or advanced, for tests.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use tapelog::{Clock, Log, Timestamp, clock::ManualClock};
+///
+/// let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+/// let log = Log::builder().clock(clock.clone()).in_memory()?;
+/// clock.advance(Duration::from_secs(1));
+/// assert_eq!(clock.now(), Timestamp::from_millis(2_000));
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that says `now` until told otherwise.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        ManualClock(AtomicI64::new(now.as_nanos()))
+    }
+
+    /// Sets the clock, forwards or backwards.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.as_nanos(), Ordering::Release);
+    }
+
+    /// Moves the clock forwards.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now().saturating_add(by));
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// The end of a wait, in monotonic real time. `Duration::MAX` (or any that overflows) means never.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub(crate) fn after(wait: Duration) -> Self {
+        Deadline(Instant::now().checked_add(wait))
+    }
+
+    /// What is left; zero once passed, `None` for a deadline that never comes.
+    pub(crate) fn remaining(self) -> Option<Duration> {
+        self.0.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+}
+
+/// A monotonic stopwatch, for lingers and flush intervals.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manual_clock_moves_only_when_told() {
+        let clock = ManualClock::new(Timestamp::from_millis(5));
+        assert_eq!(clock.now(), clock.now());
+        clock.advance(Duration::from_millis(2));
+        assert_eq!(clock.now().as_millis(), 7);
+        clock.set(Timestamp::MIN);
+        assert_eq!(clock.now(), Timestamp::MIN);
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Timestamp::MAX.saturating_add(Duration::from_secs(1)), Timestamp::MAX);
+        assert_eq!(Timestamp::MIN.saturating_sub(Duration::MAX), Timestamp::MIN);
+        assert_eq!(Timestamp::from_nanos(-1).as_millis(), -1);
+        assert_eq!(Timestamp::from_nanos(-1).to_string(), "-1.999999999s");
+    }
+
+    #[test]
+    fn deadline_of_forever_never_passes() {
+        assert!(!Deadline::after(Duration::MAX).passed());
+        assert!(Deadline::after(Duration::ZERO).passed());
+    }
+}

@@ -1,0 +1,516 @@
+//! The bytes of one record, the same in a chunk of the hot tail and inside a block.
+//!
+//! All integers are little-endian; a frame starts 8-aligned and is a multiple of 8 long.
+//!
+//! ```text
+//!  0        4        8                16               24   25       28       32
+//!  ├────────┼────────┼────────────────┼────────────────┼────┼────────┼────────┤
+//!  │ length │  tag   │     offset     │   timestamp    │flag│key len │val len │   the fixed header
+//!  └────────┴────────┴────────────────┴────────────────┴────┴────────┴────────┘
+//!  └── commit word ──┘
+//!  32  producer part, 16 bytes, if PRODUCER:  id u64 │ sequence u32 │ epoch u16 │ attributes u16
+//!   .  headers, if HEADERS:  bytes u32 │ count u32 │ count x (name len u32 │ value len u32 │ name │ value)
+//!   .  key
+//!   .  zeros up to the next multiple of 8
+//!   .  value, so 8-aligned
+//!   .  zeros up to the next multiple of 8
+//! ```
+//!
+//! `length` counts the whole frame. `tag` is the CRC-32 of bytes 8..length, begun with `length` as its
+//! initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
+//! ([`mix`]), so that a frame proves its place too. Bit lengths: the key's is 24, the value's 32.
+
+use crate::clock::Timestamp;
+use crate::record::Record;
+
+/// Bytes before key and value of a record with neither producer nor headers.
+pub(crate) const FIXED: usize = 32;
+/// Bytes of the optional producer part.
+const PRODUCER_PART: usize = 16;
+/// Bytes before the first header.
+const HEADERS_PREFIX: usize = 8;
+/// The longest key: its length field has 24 bits.
+pub(crate) const MAX_KEY: usize = (1 << 24) - 1;
+
+/// The flag byte of a frame.
+pub(crate) mod flags {
+    /// The record has a key.
+    pub(crate) const KEY: u8 = 1;
+    /// The record has a value.
+    pub(crate) const VALUE: u8 = 1 << 1;
+    /// The producer part is there.
+    pub(crate) const PRODUCER: u8 = 1 << 2;
+    /// Headers are there.
+    pub(crate) const HEADERS: u8 = 1 << 3;
+    /// The append that this frame belongs to goes on with the next frame.
+    pub(crate) const MORE: u8 = 1 << 4;
+    /// A segment begins with this frame.
+    pub(crate) const FIRST_OF_SEGMENT: u8 = 1 << 5;
+    /// What this version understands; a frame with another bit is of a newer format.
+    pub(crate) const KNOWN: u8 = KEY | VALUE | PRODUCER | HEADERS | MORE | FIRST_OF_SEGMENT;
+}
+
+/// Attributes in the producer part.
+pub(crate) mod attributes {
+    /// Part of a transaction.
+    pub(crate) const TRANSACTIONAL: u16 = 1;
+    /// A transaction marker, not a record of the user's.
+    pub(crate) const CONTROL: u16 = 1 << 1;
+}
+
+/// Who sent a frame: the optional producer part (Kafka: KIP-98).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProducerPart {
+    pub(crate) id: u64,
+    pub(crate) epoch: u16,
+    pub(crate) sequence: u32,
+    pub(crate) attributes: u16,
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("frame length {0} does not fit where it stands")]
+    Length(u32),
+    #[error("frame flags {0:#04x} are of a newer format")]
+    Flags(u8),
+    #[error("frame parts overrun its length")]
+    Parts,
+    #[error("frame does not match its checksum")]
+    Checksum,
+}
+
+/// Rounds up to the next multiple of 8.
+pub(crate) const fn align8(n: usize) -> usize {
+    (n + 7) & !7
+}
+
+/// How long the frame of `record` is, or `None` where it cannot be written: a key of 16 MiB or more, or
+/// parts that do not fit 32-bit lengths.
+pub(crate) fn frame_len(record: &Record<'_>, with_producer: bool) -> Option<usize> {
+    let key = record.key.map_or(0, <[u8]>::len);
+    let value = record.value.map_or(0, <[u8]>::len);
+    if key > MAX_KEY || value > u32::MAX as usize {
+        return None;
+    }
+    let mut at = FIXED;
+    if with_producer {
+        at += PRODUCER_PART;
+    }
+    if !record.headers.is_empty() {
+        at = at.checked_add(HEADERS_PREFIX)?.checked_add(headers_len(record.headers)?)?;
+    }
+    let len = align8(align8(at.checked_add(key)?).checked_add(value)?);
+    (len <= u32::MAX as usize).then_some(len)
+}
+
+fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
+    headers.iter().try_fold(0usize, |sum, (name, value)| {
+        sum.checked_add(8)?.checked_add(name.len())?.checked_add(value.len())
+    })
+}
+
+/// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word, and
+/// returns the checksum that belongs there.
+pub(crate) fn write(
+    out: &mut [u8],
+    record: &Record<'_>,
+    offset: u64,
+    timestamp: Timestamp,
+    extra_flags: u8,
+    producer: Option<ProducerPart>,
+) -> u32 {
+    let key = record.key.unwrap_or_default();
+    let value = record.value.unwrap_or_default();
+    let mut flag = extra_flags;
+    if record.key.is_some() {
+        flag |= flags::KEY;
+    }
+    if record.value.is_some() {
+        flag |= flags::VALUE;
+    }
+    if producer.is_some() {
+        flag |= flags::PRODUCER;
+    }
+    if !record.headers.is_empty() {
+        flag |= flags::HEADERS;
+    }
+    let len = out.len();
+    out[8..16].copy_from_slice(&offset.to_le_bytes());
+    out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
+    // Lengths were checked by `frame_len`.
+    #[allow(clippy::cast_possible_truncation)]
+    let lens = (u64::from(value.len() as u32) << 32) | (u64::from(key.len() as u32) << 8) | u64::from(flag);
+    out[24..32].copy_from_slice(&lens.to_le_bytes());
+    let mut at = FIXED;
+    if let Some(p) = producer {
+        out[at..at + 8].copy_from_slice(&p.id.to_le_bytes());
+        out[at + 8..at + 12].copy_from_slice(&p.sequence.to_le_bytes());
+        out[at + 12..at + 14].copy_from_slice(&p.epoch.to_le_bytes());
+        out[at + 14..at + 16].copy_from_slice(&p.attributes.to_le_bytes());
+        at += PRODUCER_PART;
+    }
+    if !record.headers.is_empty() {
+        at = write_headers(out, at, record.headers);
+    }
+    out[at..at + key.len()].copy_from_slice(key);
+    at += key.len();
+    let value_at = align8(at);
+    out[at..value_at].fill(0);
+    out[value_at..value_at + value.len()].copy_from_slice(value);
+    out[value_at + value.len()..].fill(0);
+    checksum(len, &out[8..])
+}
+
+#[allow(clippy::cast_possible_truncation)] // lengths were checked by `frame_len`
+fn write_headers(out: &mut [u8], start: usize, headers: &[(&str, &[u8])]) -> usize {
+    let mut at = start + HEADERS_PREFIX;
+    for (name, value) in headers {
+        out[at..at + 4].copy_from_slice(&(name.len() as u32).to_le_bytes());
+        out[at + 4..at + 8].copy_from_slice(&(value.len() as u32).to_le_bytes());
+        at += 8;
+        out[at..at + name.len()].copy_from_slice(name.as_bytes());
+        at += name.len();
+        out[at..at + value.len()].copy_from_slice(value);
+        at += value.len();
+    }
+    let bytes = (at - start - HEADERS_PREFIX) as u32;
+    out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&(headers.len() as u32).to_le_bytes());
+    at
+}
+
+/// CRC-32 (IEEE) of a frame's bytes after the commit word, begun with the frame's length.
+pub(crate) fn checksum(len: usize, after_commit_word: &[u8]) -> u32 {
+    #[allow(clippy::cast_possible_truncation)]
+    let mut crc = crc32fast::Hasher::new_with_initial(len as u32);
+    crc.update(after_commit_word);
+    crc.finalize()
+}
+
+/// What a tag is XORed with in a chunk: a frame of another chunk, or of another place in this one, never
+/// proves itself here.
+pub(crate) fn mix(salt: u64, position: usize) -> u32 {
+    let x = (salt ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    #[allow(clippy::cast_possible_truncation)]
+    let folded = (x ^ (x >> 32)) as u32;
+    folded
+}
+
+/// The first 8 bytes of a frame.
+pub(crate) const fn commit_word(len: u32, tag: u32) -> u64 {
+    (len as u64) | ((tag as u64) << 32)
+}
+
+/// Length and tag of a commit word.
+pub(crate) const fn split_commit_word(word: u64) -> (u32, u32) {
+    #[allow(clippy::cast_possible_truncation)]
+    (word as u32, (word >> 32) as u32)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut b = [0; 4];
+    b.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(b)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut b = [0; 8];
+    b.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(b)
+}
+
+/// One frame, read in place.
+///
+/// Made by [`FrameView::trusted`] over bytes that this process wrote, or by [`FrameView::parse`], which checks
+/// every length first; after either no accessor can fail.
+#[derive(Clone, Copy)]
+pub(crate) struct FrameView<'a>(&'a [u8]);
+
+impl<'a> FrameView<'a> {
+    /// The frame that begins at `bytes[0]`, where `bytes` hold frames of our own writing.
+    pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
+        let len = u32_at(bytes, 0) as usize;
+        FrameView(&bytes[..len])
+    }
+
+    /// The frame that begins at `bytes[0]`, its structure checked, its checksum not.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        if bytes.len() < FIXED {
+            return Err(FrameError::Length(0));
+        }
+        let len32 = u32_at(bytes, 0);
+        let len = len32 as usize;
+        if len < FIXED || !len.is_multiple_of(8) || len > bytes.len() {
+            return Err(FrameError::Length(len32));
+        }
+        let view = FrameView(&bytes[..len]);
+        if view.flags() & !flags::KNOWN != 0 {
+            return Err(FrameError::Flags(view.flags()));
+        }
+        view.check_parts().ok_or(FrameError::Parts)?;
+        Ok(view)
+    }
+
+    /// Whether all parts lie inside the frame and fill it exactly.
+    fn check_parts(self) -> Option<()> {
+        let len = self.0.len();
+        let mut at = FIXED;
+        if self.flags() & flags::PRODUCER != 0 {
+            at = at.checked_add(PRODUCER_PART)?;
+        }
+        if self.flags() & flags::HEADERS != 0 {
+            let first = at.checked_add(HEADERS_PREFIX)?;
+            if first > len {
+                return None;
+            }
+            let (bytes, count) = (u32_at(self.0, at) as usize, u32_at(self.0, at + 4));
+            let end = first.checked_add(bytes)?;
+            if end > len {
+                return None;
+            }
+            let mut h = first;
+            for _ in 0..count {
+                if end - h < 8 {
+                    return None;
+                }
+                let (name, value) = (u32_at(self.0, h) as usize, u32_at(self.0, h + 4) as usize);
+                let name_at = h + 8;
+                let value_at = name_at.checked_add(name)?;
+                let next = value_at.checked_add(value)?;
+                if next > end || std::str::from_utf8(&self.0[name_at..value_at]).is_err() {
+                    return None;
+                }
+                h = next;
+            }
+            if h != end {
+                return None;
+            }
+            at = end;
+        }
+        let value_at = align8(at.checked_add(self.key_len())?);
+        let end = align8(value_at.checked_add(self.value_len())?);
+        let null_key = self.flags() & flags::KEY == 0 && self.key_len() != 0;
+        let null_value = self.flags() & flags::VALUE == 0 && self.value_len() != 0;
+        (end == len && !null_key && !null_value).then_some(())
+    }
+
+    /// Whether the frame's tag is its checksum XOR `mixed` (0 inside a block, [`mix`] in a chunk).
+    pub(crate) fn verify(self, mixed: u32) -> Result<(), FrameError> {
+        if self.tag() == checksum(self.0.len(), &self.0[8..]) ^ mixed {
+            Ok(())
+        } else {
+            Err(FrameError::Checksum)
+        }
+    }
+
+    /// All bytes of the frame.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn tag(self) -> u32 {
+        u32_at(self.0, 4)
+    }
+
+    pub(crate) fn offset(self) -> u64 {
+        u64_at(self.0, 8)
+    }
+
+    #[allow(clippy::cast_possible_wrap)] // stored as the bits of an i64
+    pub(crate) fn timestamp(self) -> Timestamp {
+        Timestamp::from_nanos(u64_at(self.0, 16) as i64)
+    }
+
+    pub(crate) fn flags(self) -> u8 {
+        self.0[24]
+    }
+
+    fn key_len(self) -> usize {
+        (u32_at(self.0, 24) >> 8) as usize
+    }
+
+    fn value_len(self) -> usize {
+        u32_at(self.0, 28) as usize
+    }
+
+    /// Whether the append that this frame belongs to goes on.
+    pub(crate) fn more(self) -> bool {
+        self.flags() & flags::MORE != 0
+    }
+
+    /// Whether a segment begins with this frame.
+    pub(crate) fn first_of_segment(self) -> bool {
+        self.flags() & flags::FIRST_OF_SEGMENT != 0
+    }
+
+    pub(crate) fn producer(self) -> Option<ProducerPart> {
+        (self.flags() & flags::PRODUCER != 0).then(|| {
+            let last = u32_at(self.0, FIXED + 12);
+            #[allow(clippy::cast_possible_truncation)]
+            ProducerPart {
+                id: u64_at(self.0, FIXED),
+                sequence: u32_at(self.0, FIXED + 8),
+                epoch: last as u16,
+                attributes: (last >> 16) as u16,
+            }
+        })
+    }
+
+    /// Whether this is a transaction marker, which no consumer sees.
+    pub(crate) fn is_control(self) -> bool {
+        self.producer().is_some_and(|p| p.attributes & attributes::CONTROL != 0)
+    }
+
+    fn headers_at(self) -> usize {
+        if self.flags() & flags::PRODUCER == 0 { FIXED } else { FIXED + PRODUCER_PART }
+    }
+
+    fn key_at(self) -> usize {
+        let at = self.headers_at();
+        if self.flags() & flags::HEADERS == 0 { at } else { at + HEADERS_PREFIX + u32_at(self.0, at) as usize }
+    }
+
+    pub(crate) fn key(self) -> Option<&'a [u8]> {
+        let at = self.key_at();
+        (self.flags() & flags::KEY != 0).then(|| &self.0[at..at + self.key_len()])
+    }
+
+    pub(crate) fn value(self) -> Option<&'a [u8]> {
+        let at = align8(self.key_at() + self.key_len());
+        (self.flags() & flags::VALUE != 0).then(|| &self.0[at..at + self.value_len()])
+    }
+
+    pub(crate) fn headers(self) -> HeaderIter<'a> {
+        if self.flags() & flags::HEADERS == 0 {
+            return HeaderIter { left: 0, bytes: &[] };
+        }
+        let at = self.headers_at();
+        HeaderIter { left: u32_at(self.0, at + 4), bytes: &self.0[at + HEADERS_PREFIX..self.key_at()] }
+    }
+}
+
+/// Headers of a frame, in order.
+#[derive(Clone)]
+pub(crate) struct HeaderIter<'a> {
+    left: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for HeaderIter<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (name, value) = (u32_at(self.bytes, 0) as usize, u32_at(self.bytes, 4) as usize);
+        let (item, rest) = self.bytes[8..].split_at(name + value);
+        self.bytes = rest;
+        // Frames of our own hold what came as `&str`; parsed ones were checked.
+        let name_str = std::str::from_utf8(&item[..name]).unwrap_or_default();
+        Some((name_str, &item[name..]))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for HeaderIter<'_> {}
+
+/// Writes a whole frame with a pure checksum, as it stands inside a block.
+#[cfg(test)]
+pub(crate) fn to_vec(record: &Record<'_>, offset: u64, timestamp: Timestamp, extra_flags: u8) -> Vec<u8> {
+    let len = frame_len(record, false).expect("fits");
+    let mut out = vec![0; len];
+    let tag = write(&mut out, record, offset, timestamp, extra_flags, None);
+    out[..8].copy_from_slice(&commit_word(u32::try_from(len).expect("fits"), tag).to_le_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_record_costs_32_bytes() {
+        let record = Record::new(&[7u8; 100]).key(b"12345678");
+        assert_eq!(frame_len(&record, false), Some(32 + 8 + 104));
+        assert_eq!(frame_len(&Record::default(), false), Some(32));
+    }
+
+    #[test]
+    fn round_trip_of_every_part() {
+        let headers: &[(&str, &[u8])] = &[("a", b"1"), ("a", b""), ("", b"xyz")];
+        let producer = ProducerPart { id: 9, epoch: 3, sequence: u32::MAX, attributes: attributes::CONTROL };
+        for key in [None, Some(&b""[..]), Some(b"k"), Some(b"12345678")] {
+            for value in [None, Some(&b""[..]), Some(b"v"), Some(&[9; 100])] {
+                for headers in [&[][..], headers] {
+                    for producer in [None, Some(producer)] {
+                        let record = Record { key, value, headers, ..Record::default() };
+                        let len = frame_len(&record, producer.is_some()).unwrap();
+                        let mut out = vec![0xEE; len];
+                        let tag =
+                            write(&mut out, &record, 77, Timestamp::from_nanos(-5), flags::MORE, producer);
+                        let word = commit_word(u32::try_from(len).unwrap(), tag);
+                        out[..8].copy_from_slice(&word.to_le_bytes());
+                        let view = FrameView::parse(&out).unwrap();
+                        view.verify(0).unwrap();
+                        assert_eq!(view.len(), FrameView::trusted(&out).len());
+                        assert_eq!((view.key(), view.value(), view.producer()), (key, value, producer));
+                        assert_eq!(view.headers().collect::<Vec<_>>(), headers);
+                        assert_eq!((view.offset(), view.timestamp().as_nanos()), (77, -5));
+                        assert!(view.more() && !view.first_of_segment());
+                        assert_eq!(view.is_control(), producer.is_some());
+                        if let Some(value) = view.value() {
+                            let at = value.as_ptr() as usize - out.as_ptr() as usize;
+                            assert_eq!(at % 8, 0, "values start 8-aligned");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_or_refused() {
+        let record = Record::new("value").key("key").headers(&[("h", b"x")]);
+        let good = to_vec(&record, 5, Timestamp::from_nanos(1), 0);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let seen = FrameView::parse(&bad).and_then(|f| f.verify(0));
+            assert!(seen.is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_parse_panic() {
+        let record = Record::new("value").key("key").headers(&[("h", b"x")]);
+        let good = to_vec(&record, 5, Timestamp::from_nanos(1), 0);
+        for cut in 0..good.len() {
+            assert!(FrameView::parse(&good[..cut]).is_err());
+        }
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut bad = good.clone();
+            for _ in 0..3 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (state >> 33) as usize % bad.len();
+                bad[at] = (state >> 56) as u8;
+            }
+            if let Ok(view) = FrameView::parse(&bad) {
+                let _ = (view.key(), view.value(), view.headers().count(), view.producer());
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_proves_its_place() {
+        assert_ne!(mix(1, 128), mix(2, 128));
+        assert_ne!(mix(1, 128), mix(1, 136));
+    }
+}
