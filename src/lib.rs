@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // until the house stands
 
+mod block;
 pub mod clock;
 pub mod codec;
 mod error;

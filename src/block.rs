@@ -1,0 +1,614 @@
+//! The bytes of many records on disk: a header, two checksums, and frames, compressed as one unit.
+//!
+//! All integers are little-endian; a block starts 8-aligned in its segment and is padded with zeros to a
+//! multiple of 8.
+//!
+//! ```text
+//!    0  magic            u32   "TLB1"
+//!    4  version          u8    1
+//!    5  codec            u8    see `Compression::id`
+//!    6  attributes       u16   1 continues, 2 transactional, 4 control
+//!    8  salt             u64   the segment's
+//!   16  position         u64   of this block in its segment file
+//!   24  topic id         u64
+//!   32  partition        u32
+//!   36  leader epoch     u32
+//!   40  base offset      u64
+//!   48  last offset      u64
+//!   56  base timestamp   i64   of the first record
+//!   64  max timestamp    i64   the largest
+//!   72  durable mark     u64   the segment was flushed up to this position when the block was written
+//!   80  producer id      u64   of all records, or u64::MAX
+//!   88  delete horizon   i64   i64::MIN: none (compaction: when tombstones may go)
+//!   96  stored length    u32   payload bytes as stored
+//!  100  raw length       u32   payload bytes as frames
+//!  104  record count     u32
+//!  108  max delta        u32   offset of the first record with the largest timestamp, less the base offset
+//!  112  base sequence    u32   of the producer's first record
+//!  116  producer epoch   u16
+//!  118  reserved         u16   0
+//!  120  first open       u64   first offset of the oldest transaction open here, or u64::MAX
+//!  128  reserved         20 bytes, 0
+//!  148  payload checksum u32   CRC-32 of the stored payload
+//!  152  reserved         u32   0
+//!  156  header checksum  u32   CRC-32 of bytes 0..156
+//!  160  payload, zeros up to the next multiple of 8
+//! ```
+//!
+//! Salt and position make a stale, swapped or foreign block invalid where it stands. The header checksum is
+//! verified before any field is believed, the payload's before a byte of it is decompressed.
+
+use crate::clock::Timestamp;
+use crate::codec::{Codecs, Compression};
+use crate::error::{Error, ErrorKind};
+use crate::frame::{FrameError, FrameView, align8};
+
+/// Bytes before the payload.
+pub(crate) const HEADER: usize = 160;
+/// "TLB1".
+const MAGIC: u32 = u32::from_le_bytes(*b"TLB1");
+const VERSION: u8 = 1;
+/// A block closes once its frames reach this many bytes.
+pub(crate) const TARGET: usize = 64 * 1024;
+/// No block may claim more frame bytes than this: the largest record, with room to spare.
+pub(crate) const MAX_RAW: usize = 64 * 1024 * 1024;
+
+/// Bits of a block's attributes.
+pub(crate) mod attributes {
+    /// The append that ends this block goes on in the next one.
+    pub(crate) const CONTINUES: u16 = 1;
+    /// Has records of transactions.
+    pub(crate) const TRANSACTIONAL: u16 = 1 << 1;
+    /// Has transaction markers.
+    pub(crate) const CONTROL: u16 = 1 << 2;
+    /// What this version understands.
+    pub(crate) const KNOWN: u16 = CONTINUES | TRANSACTIONAL | CONTROL;
+}
+
+/// What the first 160 bytes of a block say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    pub(crate) codec: u8,
+    pub(crate) attributes: u16,
+    pub(crate) salt: u64,
+    pub(crate) position: u64,
+    pub(crate) topic_id: u64,
+    pub(crate) partition: u32,
+    pub(crate) epoch: u32,
+    pub(crate) base_offset: u64,
+    pub(crate) last_offset: u64,
+    pub(crate) base_timestamp: Timestamp,
+    pub(crate) max_timestamp: Timestamp,
+    pub(crate) max_delta: u32,
+    pub(crate) durable_mark: u64,
+    pub(crate) producer_id: u64,
+    pub(crate) producer_epoch: u16,
+    pub(crate) base_sequence: u32,
+    pub(crate) first_open: u64,
+    pub(crate) delete_horizon: i64,
+    pub(crate) count: u32,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) payload_crc: u32,
+}
+
+/// Why bytes are not a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BlockError {
+    #[error("no block begins here")]
+    Magic,
+    #[error("block header does not match its checksum")]
+    HeaderChecksum,
+    #[error("block is of format version {0}")]
+    Version(u8),
+    #[error("block has attributes {0:#06x} of a newer format")]
+    Attributes(u16),
+    #[error("block belongs to another segment or another place")]
+    Place,
+    #[error("block has impossible lengths or offsets")]
+    Fields,
+    #[error("block payload does not match its checksum")]
+    PayloadChecksum,
+    #[error("block payload is cut short")]
+    Truncated,
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("frames of the block disagree with its header")]
+    Frames,
+}
+
+impl From<BlockError> for Error {
+    fn from(e: BlockError) -> Error {
+        let kind = match e {
+            BlockError::Version(_) | BlockError::Attributes(_) | BlockError::Frame(FrameError::Flags(_)) => {
+                ErrorKind::UnsupportedVersion
+            }
+            _ => ErrorKind::CorruptRecord,
+        };
+        Error::new(kind, e.to_string())
+    }
+}
+
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn get<const N: usize>(bytes: &[u8; HEADER], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+impl BlockHeader {
+    /// How far it is from this block to the next.
+    pub(crate) fn total_len(&self) -> u64 {
+        (HEADER + align8(self.stored_len as usize)) as u64
+    }
+
+    /// Where the next block begins.
+    pub(crate) fn end_position(&self) -> u64 {
+        self.position + self.total_len()
+    }
+
+    /// Whether the append that ends this block goes on in the next.
+    pub(crate) fn continues(&self) -> bool {
+        self.attributes & attributes::CONTINUES != 0
+    }
+
+    /// The offset of the first record that carries the largest timestamp.
+    pub(crate) fn max_timestamp_offset(&self) -> u64 {
+        self.base_offset + u64::from(self.max_delta)
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        out[..HEADER].fill(0);
+        put(out, 0, &MAGIC.to_le_bytes());
+        put(out, 4, &[VERSION, self.codec]);
+        put(out, 6, &self.attributes.to_le_bytes());
+        put(out, 8, &self.salt.to_le_bytes());
+        put(out, 16, &self.position.to_le_bytes());
+        put(out, 24, &self.topic_id.to_le_bytes());
+        put(out, 32, &self.partition.to_le_bytes());
+        put(out, 36, &self.epoch.to_le_bytes());
+        put(out, 40, &self.base_offset.to_le_bytes());
+        put(out, 48, &self.last_offset.to_le_bytes());
+        put(out, 56, &self.base_timestamp.as_nanos().to_le_bytes());
+        put(out, 64, &self.max_timestamp.as_nanos().to_le_bytes());
+        put(out, 72, &self.durable_mark.to_le_bytes());
+        put(out, 80, &self.producer_id.to_le_bytes());
+        put(out, 88, &self.delete_horizon.to_le_bytes());
+        put(out, 96, &self.stored_len.to_le_bytes());
+        put(out, 100, &self.raw_len.to_le_bytes());
+        put(out, 104, &self.count.to_le_bytes());
+        put(out, 108, &self.max_delta.to_le_bytes());
+        put(out, 112, &self.base_sequence.to_le_bytes());
+        put(out, 116, &self.producer_epoch.to_le_bytes());
+        put(out, 120, &self.first_open.to_le_bytes());
+        put(out, 148, &self.payload_crc.to_le_bytes());
+        let crc = crc32fast::hash(&out[..156]);
+        put(out, 156, &crc.to_le_bytes());
+    }
+
+    /// Reads and verifies a header; `salt` and `position` are what they must be here.
+    pub(crate) fn parse(bytes: &[u8; HEADER], salt: u64, position: u64) -> Result<Self, BlockError> {
+        let header = Self::parse_anywhere(bytes)?;
+        if header.salt != salt || header.position != position {
+            return Err(BlockError::Place);
+        }
+        Ok(header)
+    }
+
+    /// Reads and verifies a header wherever it may belong.
+    pub(crate) fn parse_anywhere(bytes: &[u8; HEADER]) -> Result<Self, BlockError> {
+        if u32::from_le_bytes(get(bytes, 0)) != MAGIC {
+            return Err(BlockError::Magic);
+        }
+        if u32::from_le_bytes(get(bytes, 156)) != crc32fast::hash(&bytes[..156]) {
+            return Err(BlockError::HeaderChecksum);
+        }
+        if bytes[4] != VERSION {
+            return Err(BlockError::Version(bytes[4]));
+        }
+        let header = BlockHeader {
+            codec: bytes[5],
+            attributes: u16::from_le_bytes(get(bytes, 6)),
+            salt: u64::from_le_bytes(get(bytes, 8)),
+            position: u64::from_le_bytes(get(bytes, 16)),
+            topic_id: u64::from_le_bytes(get(bytes, 24)),
+            partition: u32::from_le_bytes(get(bytes, 32)),
+            epoch: u32::from_le_bytes(get(bytes, 36)),
+            base_offset: u64::from_le_bytes(get(bytes, 40)),
+            last_offset: u64::from_le_bytes(get(bytes, 48)),
+            base_timestamp: Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 56))),
+            max_timestamp: Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 64))),
+            durable_mark: u64::from_le_bytes(get(bytes, 72)),
+            producer_id: u64::from_le_bytes(get(bytes, 80)),
+            delete_horizon: i64::from_le_bytes(get(bytes, 88)),
+            stored_len: u32::from_le_bytes(get(bytes, 96)),
+            raw_len: u32::from_le_bytes(get(bytes, 100)),
+            count: u32::from_le_bytes(get(bytes, 104)),
+            max_delta: u32::from_le_bytes(get(bytes, 108)),
+            base_sequence: u32::from_le_bytes(get(bytes, 112)),
+            producer_epoch: u16::from_le_bytes(get(bytes, 116)),
+            first_open: u64::from_le_bytes(get(bytes, 120)),
+            payload_crc: u32::from_le_bytes(get(bytes, 148)),
+        };
+        if header.attributes & !attributes::KNOWN != 0 {
+            return Err(BlockError::Attributes(header.attributes));
+        }
+        let fields_agree = header.last_offset >= header.base_offset
+            && header.last_offset < u64::MAX
+            && u64::from(header.count) <= (header.last_offset - header.base_offset).saturating_add(1)
+            && u64::from(header.max_delta) <= header.last_offset - header.base_offset
+            && header.raw_len as usize <= MAX_RAW
+            && header.raw_len.is_multiple_of(8)
+            && header.stored_len <= header.raw_len
+            && (header.codec != 0 || header.stored_len == header.raw_len)
+            && header.position.is_multiple_of(8)
+            && header.position.checked_add(header.total_len()).is_some();
+        if fields_agree { Ok(header) } else { Err(BlockError::Fields) }
+    }
+}
+
+/// Where a block goes, and what is known of the place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockPlace {
+    pub(crate) topic_id: u64,
+    pub(crate) partition: u32,
+    pub(crate) epoch: u32,
+    pub(crate) salt: u64,
+    pub(crate) position: u64,
+    pub(crate) durable_mark: u64,
+}
+
+/// A finished block: the bytes that every directory gets.
+#[derive(Debug)]
+pub(crate) struct EncodedBlock {
+    pub(crate) header: BlockHeader,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Gathers frames until a block is worth writing. Reused, so that a steady write-behind allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct BlockBuilder {
+    frames: Vec<u8>,
+    summary: Option<Summary>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Summary {
+    base_offset: u64,
+    last_offset: u64,
+    base_timestamp: Timestamp,
+    max_timestamp: Timestamp,
+    max_delta: u32,
+    count: u32,
+    producer_id: u64,
+    producer_epoch: u16,
+    base_sequence: u32,
+    attributes: u16,
+    ends_append: bool,
+}
+
+impl BlockBuilder {
+    /// Adds a frame whose tag is mixed with `mixed` (0 for a pure one); offsets must rise.
+    pub(crate) fn push(&mut self, frame: FrameView<'_>, mixed: u32) {
+        let at = self.frames.len();
+        self.frames.extend_from_slice(frame.bytes());
+        let tag = frame.tag() ^ mixed;
+        put(&mut self.frames, at + 4, &tag.to_le_bytes());
+
+        let (offset, timestamp, producer) = (frame.offset(), frame.timestamp(), frame.producer());
+        let mut bits = 0;
+        if let Some(p) = producer {
+            if p.attributes & crate::frame::attributes::TRANSACTIONAL != 0 {
+                bits |= attributes::TRANSACTIONAL;
+            }
+            if p.attributes & crate::frame::attributes::CONTROL != 0 {
+                bits |= attributes::CONTROL;
+            }
+        }
+        let summary = self.summary.get_or_insert(Summary {
+            base_offset: offset,
+            last_offset: offset,
+            base_timestamp: timestamp,
+            max_timestamp: timestamp,
+            max_delta: 0,
+            count: 0,
+            producer_id: producer.map_or(u64::MAX, |p| p.id),
+            producer_epoch: producer.map_or(0, |p| p.epoch),
+            base_sequence: producer.map_or(0, |p| p.sequence),
+            attributes: 0,
+            ends_append: false,
+        });
+        summary.last_offset = offset;
+        summary.count += 1;
+        summary.attributes |= bits;
+        summary.ends_append = !frame.more();
+        if timestamp > summary.max_timestamp {
+            summary.max_timestamp = timestamp;
+            summary.max_delta = u32::try_from(offset - summary.base_offset).unwrap_or(u32::MAX);
+        }
+        if producer.map_or(u64::MAX, |p| p.id) != summary.producer_id {
+            summary.producer_id = u64::MAX;
+        }
+    }
+
+    /// Bytes of frames gathered.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.is_none()
+    }
+
+    /// Forgets what was gathered.
+    pub(crate) fn clear(&mut self) {
+        self.frames.clear();
+        self.summary = None;
+    }
+
+    /// Makes a block of what was gathered and starts anew; `None` where there is nothing.
+    ///
+    /// `bytes` is a buffer to reuse. A codec that fails, panics or gains nothing leaves the block uncompressed.
+    pub(crate) fn finish(
+        &mut self,
+        place: BlockPlace,
+        codecs: &Codecs,
+        compression: Compression,
+        mut bytes: Vec<u8>,
+    ) -> Option<EncodedBlock> {
+        let s = self.summary.take()?;
+        bytes.clear();
+        bytes.resize(HEADER, 0);
+        let codec = if codecs.compress(compression, &self.frames, &mut bytes) {
+            compression.id()
+        } else {
+            bytes.extend_from_slice(&self.frames);
+            0
+        };
+        let stored_len = bytes.len() - HEADER;
+        let payload_crc = crc32fast::hash(&bytes[HEADER..]);
+        bytes.resize(HEADER + align8(stored_len), 0);
+        let continues = if s.ends_append { 0 } else { attributes::CONTINUES };
+        #[allow(clippy::cast_possible_truncation)] // bounded by MAX_RAW
+        let header = BlockHeader {
+            codec,
+            attributes: s.attributes | continues,
+            salt: place.salt,
+            position: place.position,
+            topic_id: place.topic_id,
+            partition: place.partition,
+            epoch: place.epoch,
+            base_offset: s.base_offset,
+            last_offset: s.last_offset,
+            base_timestamp: s.base_timestamp,
+            max_timestamp: s.max_timestamp,
+            max_delta: s.max_delta,
+            durable_mark: place.durable_mark,
+            producer_id: s.producer_id,
+            producer_epoch: s.producer_epoch,
+            base_sequence: s.base_sequence,
+            first_open: u64::MAX,
+            delete_horizon: i64::MIN,
+            count: s.count,
+            stored_len: stored_len as u32,
+            raw_len: self.frames.len() as u32,
+            payload_crc,
+        };
+        header.write(&mut bytes);
+        self.frames.clear();
+        Some(EncodedBlock { header, bytes })
+    }
+}
+
+/// Bytes that begin 8-aligned, so that what stands 8-aligned in a block is so in memory.
+pub(crate) struct AlignedBuf {
+    storage: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuf {
+    /// `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let storage = vec![0; len + 7];
+        let start = storage.as_ptr().align_offset(8).min(7);
+        AlignedBuf { storage, start, len }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.storage[self.start..self.start + self.len]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.start + self.len]
+    }
+}
+
+/// A block read back, verified and decompressed: frames that were checked one by one.
+pub(crate) struct DecodedBlock {
+    header: BlockHeader,
+    buf: AlignedBuf,
+    frames_at: usize,
+}
+
+impl DecodedBlock {
+    /// Verifies and unpacks the block `stored`, header and payload, whose header has been parsed.
+    ///
+    /// Fails with [`BlockError`] as the source of a corrupt-record error, or with an unknown codec's.
+    pub(crate) fn decode(header: BlockHeader, stored: AlignedBuf, codecs: &Codecs) -> Result<Self, Error> {
+        let payload = stored
+            .as_slice()
+            .get(HEADER..HEADER + header.stored_len as usize)
+            .ok_or(BlockError::Truncated)?;
+        if crc32fast::hash(payload) != header.payload_crc {
+            return Err(BlockError::PayloadChecksum.into());
+        }
+        let block = if header.codec == 0 {
+            DecodedBlock { header, buf: stored, frames_at: HEADER }
+        } else {
+            let mut buf = AlignedBuf::zeroed(header.raw_len as usize);
+            codecs.decompress(header.codec, payload, buf.as_mut_slice())?;
+            DecodedBlock { header, buf, frames_at: 0 }
+        };
+        block.check_frames()?;
+        Ok(block)
+    }
+
+    /// Walks the frames once, so that later accessors cannot fail.
+    fn check_frames(&self) -> Result<(), BlockError> {
+        let frames = self.frames();
+        let (mut at, mut count, mut next) = (0, 0u32, self.header.base_offset);
+        while at < frames.len() {
+            let frame = FrameView::parse(&frames[at..])?;
+            if frame.offset() < next || frame.offset() > self.header.last_offset {
+                return Err(BlockError::Frames);
+            }
+            next = frame.offset() + 1;
+            at += frame.len();
+            count += 1;
+        }
+        if count == self.header.count { Ok(()) } else { Err(BlockError::Frames) }
+    }
+
+    pub(crate) fn header(&self) -> &BlockHeader {
+        &self.header
+    }
+
+    /// The frames, back to back.
+    pub(crate) fn frames(&self) -> &[u8] {
+        &self.buf.as_slice()[self.frames_at..self.frames_at + self.header.raw_len as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame;
+    use crate::record::Record;
+
+    const PLACE: BlockPlace =
+        BlockPlace { topic_id: 7, partition: 3, epoch: 2, salt: 99, position: 4096, durable_mark: 64 };
+
+    fn block_of(n: u64, compression: Compression) -> EncodedBlock {
+        let mut builder = BlockBuilder::default();
+        for i in 0..n {
+            let value = format!("{{\"price\":{i}}}");
+            let frame =
+                frame::to_vec(&Record::new(&value).key("k"), 10 + i, Timestamp::from_nanos(i as i64 % 5), 0);
+            builder.push(FrameView::parse(&frame).unwrap(), 0);
+        }
+        builder.finish(PLACE, &Codecs::default(), compression, Vec::new()).unwrap()
+    }
+
+    fn aligned(bytes: &[u8]) -> AlignedBuf {
+        let mut buf = AlignedBuf::zeroed(bytes.len());
+        buf.as_mut_slice().copy_from_slice(bytes);
+        buf
+    }
+
+    fn parse(bytes: &[u8]) -> Result<BlockHeader, BlockError> {
+        let mut head = [0; HEADER];
+        head.copy_from_slice(&bytes[..HEADER]);
+        BlockHeader::parse(&head, PLACE.salt, PLACE.position)
+    }
+
+    #[test]
+    fn round_trip_compressed_and_not() {
+        for compression in [Compression::None, Compression::Lz4, Compression::Snappy] {
+            let block = block_of(100, compression);
+            let header = parse(&block.bytes).unwrap();
+            assert_eq!(header, block.header);
+            assert_eq!(header.total_len() as usize, block.bytes.len());
+            assert_eq!((header.base_offset, header.last_offset, header.count), (10, 109, 100));
+            assert_eq!((header.max_timestamp.as_nanos(), header.max_timestamp_offset()), (4, 14));
+            let back = DecodedBlock::decode(header, aligned(&block.bytes), &Codecs::default()).unwrap();
+            assert_eq!(back.frames().as_ptr() as usize % 8, 0);
+            let mut at = 0;
+            for i in 0..100u64 {
+                let frame = FrameView::parse(&back.frames()[at..]).unwrap();
+                frame.verify(0).unwrap();
+                assert_eq!(frame.value(), Some(format!("{{\"price\":{i}}}").as_bytes()));
+                at += frame.len();
+            }
+        }
+    }
+
+    #[test]
+    fn mixed_tags_become_pure() {
+        let mut frame = frame::to_vec(&Record::new("v"), 0, Timestamp::default(), 0);
+        let tag = FrameView::parse(&frame).unwrap().tag() ^ 0xABCD;
+        frame[4..8].copy_from_slice(&tag.to_le_bytes());
+        let mut builder = BlockBuilder::default();
+        builder.push(FrameView::parse(&frame).unwrap(), 0xABCD);
+        let block = builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).unwrap();
+        FrameView::parse(&block.bytes[HEADER..]).unwrap().verify(0).unwrap();
+    }
+
+    #[test]
+    fn an_unfinished_append_continues() {
+        let mut builder = BlockBuilder::default();
+        let frame = frame::to_vec(&Record::new("v"), 0, Timestamp::default(), frame::flags::MORE);
+        builder.push(FrameView::parse(&frame).unwrap(), 0);
+        let block = builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).unwrap();
+        assert!(block.header.continues());
+        assert!(builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).is_none());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for compression in [Compression::None, Compression::Lz4] {
+            let good = block_of(3, compression).bytes;
+            let padding = good.len() - HEADER - parse(&good).unwrap().stored_len as usize;
+            for bit in 0..(good.len() - padding) * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let seen = parse(&bad)
+                    .map_err(Error::from)
+                    .and_then(|h| DecodedBlock::decode(h, aligned(&bad), &Codecs::default()).map(drop));
+                assert!(seen.is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_place_or_salt_is_refused() {
+        let block = block_of(1, Compression::None).bytes;
+        let mut head = [0; HEADER];
+        head.copy_from_slice(&block[..HEADER]);
+        assert_eq!(BlockHeader::parse(&head, 98, 4096), Err(BlockError::Place));
+        assert_eq!(BlockHeader::parse(&head, 99, 4104), Err(BlockError::Place));
+    }
+
+    #[test]
+    fn a_lying_header_with_a_good_checksum_is_refused() {
+        let mut header = block_of(5, Compression::None).header;
+        let bytes = block_of(5, Compression::None).bytes;
+        let check = |h: &BlockHeader| {
+            let mut bad = bytes.clone();
+            h.write(&mut bad);
+            parse(&bad)
+                .map_err(Error::from)
+                .and_then(|h| DecodedBlock::decode(h, aligned(&bad), &Codecs::default()).map(drop))
+        };
+        check(&header).unwrap();
+        header.count += 1;
+        assert!(check(&header).is_err());
+        header.count -= 1;
+        header.base_offset += 1;
+        assert!(check(&header).is_err());
+        header.base_offset -= 1;
+        header.raw_len = u32::MAX & !7;
+        header.stored_len = header.raw_len;
+        assert!(check(&header).is_err());
+        let mut packed = block_of(5, Compression::Lz4).header;
+        packed.raw_len += 8;
+        let lz4 = block_of(5, Compression::Lz4).bytes;
+        let mut bad = lz4.clone();
+        packed.write(&mut bad);
+        let seen = parse(&bad).unwrap();
+        assert!(DecodedBlock::decode(seen, aligned(&bad), &Codecs::default()).is_err());
+    }
+}
