@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn sorts_by_topic_then_by_number() {
-        let mut all = vec![
+        let mut all = [
             TopicPartition::new("b", 0),
             TopicPartition::new("a", 10),
             TopicPartition::new("a", 9),

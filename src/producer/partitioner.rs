@@ -164,7 +164,7 @@ pub fn fnv1a(bytes: &[u8]) -> u32 {
 #[cfg(any(feature = "md5", feature = "sha1"))]
 fn remainder(digest: &[u8], n: u32) -> u32 {
     let n = u64::from(n);
-    digest.iter().fold(0, |rest, byte| (rest << 8 | u64::from(*byte)) % n) as u32
+    digest.iter().fold(0, |rest, byte| ((rest << 8) | u64::from(*byte)) % n) as u32
 }
 
 macro_rules! by_key {
@@ -432,7 +432,7 @@ impl Random {
 
     /// A number below `n`: the top of a 32 by 32 bit product, whose bias is below one in four billion over n.
     fn below(&self, n: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(n) >> 32) as u32
+        (((self.next() >> 32) * u64::from(n)) >> 32) as u32
     }
 }
 
