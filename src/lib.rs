@@ -8,9 +8,14 @@ pub mod codec;
 mod error;
 mod frame;
 mod record;
+mod topic_partition;
 
+pub mod assignor {
+    //! Who reads which partition of a group's topics.
+    pub use crate::consumer::assignor::*;
+}
 pub mod partitioner {
-    //! Partitioners.
+    //! Which partition a record goes to.
     pub use crate::producer::partitioner::*;
 }
 mod consumer {
@@ -22,5 +27,8 @@ mod producer {
 
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
+pub use consumer::assignor::Assignor;
 pub use error::{Error, ErrorKind, Result};
+pub use producer::partitioner::Partitioner;
 pub use record::Record;
+pub use topic_partition::TopicPartition;

@@ -1,0 +1,67 @@
+//! One row of an assignor's table, written as text, and what runs it.
+
+use std::collections::BTreeMap;
+
+use tapelog::TopicPartition;
+use tapelog::assignor::{Assignor, GroupFacts, MemberFacts};
+
+/// Facts and the plan that they must give; lists of partitions in their exact order.
+pub(crate) struct Case {
+    /// The number of the case.
+    pub(crate) row: &'static str,
+    /// `topic:partitions`, separated by spaces.
+    pub(crate) topics: &'static str,
+    /// `member: subscriptions` or `member@instance: subscriptions`.
+    pub(crate) members: &'static [&'static str],
+    /// `member: topic-partition ..`.
+    pub(crate) plan: &'static [&'static str],
+}
+
+impl Case {
+    fn facts(&self) -> GroupFacts {
+        let mut facts = GroupFacts::new();
+        for topic in self.topics.split_whitespace() {
+            let (name, partitions) = topic.split_once(':').expect("topic:partitions");
+            facts = facts.topic(name, partitions.parse().expect("a number"));
+        }
+        for member in self.members {
+            let (who, topics) = named(member);
+            let (id, instance) = who.split_once('@').map_or((who, None), |(id, i)| (id, Some(i)));
+            let mut member = MemberFacts::new(id).subscribe(topics);
+            if let Some(instance) = instance {
+                member = member.instance_id(instance);
+            }
+            facts = facts.member(member);
+        }
+        facts
+    }
+
+    fn expected(&self) -> BTreeMap<String, Vec<TopicPartition>> {
+        let parse = |partition: &str| {
+            let (topic, number) = partition.rsplit_once('-').expect("topic-partition");
+            TopicPartition::new(topic, number.parse().expect("a number"))
+        };
+        let of_member = |line: &&str| {
+            let (id, partitions) = named(line);
+            (id.to_owned(), partitions.into_iter().map(parse).collect())
+        };
+        self.plan.iter().map(of_member).collect()
+    }
+}
+
+fn named(line: &str) -> (&str, Vec<&str>) {
+    let (name, list) = line.split_once(':').expect("name: list");
+    (name, list.split_whitespace().collect())
+}
+
+/// Runs every case, with the members in each order that rotating them gives: the order must not matter.
+pub(crate) fn run(assignor: &dyn Assignor, cases: &[Case]) {
+    assert!(!cases.is_empty());
+    for case in cases {
+        let mut facts = case.facts();
+        for _ in 0..facts.members.len() {
+            assert_eq!(assignor.assign(&facts), case.expected(), "{}", case.row);
+            facts.members.rotate_left(1);
+        }
+    }
+}
