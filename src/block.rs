@@ -343,6 +343,16 @@ impl BlockBuilder {
         self.summary.is_none()
     }
 
+    /// The offset of the first record gathered.
+    pub(crate) fn base_offset(&self) -> Option<u64> {
+        self.summary.map(|s| s.base_offset)
+    }
+
+    /// The offset after the last record gathered.
+    pub(crate) fn next_offset(&self) -> Option<u64> {
+        self.summary.map(|s| s.last_offset + 1)
+    }
+
     /// Forgets what was gathered.
     pub(crate) fn clear(&mut self) {
         self.frames.clear();

@@ -141,7 +141,7 @@ impl Clock for ManualClock {
 }
 
 /// The end of a wait, in monotonic real time. `Duration::MAX` (or any that overflows) means never.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {

@@ -1,0 +1,378 @@
+//! The work of the write-behind on one partition: frames of the hot tail become blocks of segment files.
+//!
+//! A [`Drain`] is what the holder of a partition's baton works with: the engine's thread, or a caller who
+//! waits for the disk. Its [`Sink`], the half that makes blocks and segments, serves recovery as well. It
+//! never skips and never goes back: a block that could not be written is kept and tried again first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::block::{self, BlockBuilder, BlockPlace, EncodedBlock};
+use crate::clock::Clock;
+use crate::codec::Codecs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{FrameView, mix};
+use crate::partition::settings::Settings;
+use crate::segment::chain::Chain;
+use crate::segment::{Segment, SegmentMeta, SegmentWriter};
+use crate::storage::arena::random_nonzero;
+use crate::storage::chunk::{Chunk, FRAMES_AT};
+use crate::storage::directory::Directory;
+use crate::tail::Tail;
+
+/// What writing needs to know of the world.
+pub(crate) struct SinkContext<'a> {
+    pub(crate) chain: &'a Chain,
+    pub(crate) directory: &'a Arc<Directory>,
+    pub(crate) codecs: &'a Codecs,
+    pub(crate) settings: &'a Settings,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+/// Makes blocks of frames, and segments of blocks.
+pub(crate) struct Sink {
+    folder: PathBuf,
+    topic_id: u64,
+    partition: u32,
+    builder: BlockBuilder,
+    builder_epoch: u32,
+    /// Whether the last frame taken ended its append.
+    at_boundary: bool,
+    /// A block that is encoded and could not be written yet.
+    pending: Option<EncodedBlock>,
+    spare: Vec<u8>,
+    /// The frame at this offset begins a segment that does not exist yet.
+    roll_at: Option<u64>,
+    writer: Option<SegmentWriter>,
+    /// Segments with bytes that were not flushed.
+    unflushed: Vec<Arc<Segment>>,
+    /// The offset after the last record that is in a segment file.
+    written: u64,
+    /// The same, as far as appends are there whole.
+    settled: u64,
+}
+
+impl Sink {
+    /// Begins where a partition's segments end: `writer` goes on with the last of them.
+    pub(crate) fn new(
+        folder: PathBuf,
+        topic_id: u64,
+        partition: u32,
+        writer: Option<SegmentWriter>,
+        written: u64,
+    ) -> Self {
+        Sink {
+            folder,
+            topic_id,
+            partition,
+            builder: BlockBuilder::default(),
+            builder_epoch: 0,
+            at_boundary: true,
+            pending: None,
+            spare: Vec::new(),
+            roll_at: None,
+            unflushed: writer.iter().map(|w| Arc::clone(w.segment())).collect(),
+            writer,
+            written,
+            settled: written,
+        }
+    }
+
+    /// The offset of the first frame that was not taken yet.
+    pub(crate) fn next_offset(&self) -> u64 {
+        self.builder.next_offset().unwrap_or(self.written)
+    }
+
+    /// Whether everything taken is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.builder.is_empty() && self.pending.is_none()
+    }
+
+    /// Takes one frame, whose tag is mixed with `mixed`, and writes a block where one is full.
+    ///
+    /// `append_len` is how long the frame's append is from this frame on: an append that does not fit into
+    /// the block at hand begins a new one, so that a run of blocks that continue holds nothing but its append.
+    /// On an error the frame was not taken.
+    pub(crate) fn take(
+        &mut self,
+        ctx: &SinkContext<'_>,
+        frame: FrameView<'_>,
+        mixed: u32,
+        epoch: u32,
+        append_len: usize,
+    ) -> Result<()> {
+        let full = self.builder.len() >= block::TARGET;
+        let too_long = self.at_boundary && self.builder.len() + append_len > block::TARGET;
+        let close = frame.first_of_segment() || full || too_long || self.builder_epoch != epoch;
+        if close {
+            self.write(ctx)?;
+        }
+        if frame.first_of_segment() {
+            self.roll_at = Some(frame.offset());
+        }
+        self.builder_epoch = epoch;
+        self.builder.push(frame, mixed);
+        self.at_boundary = !frame.more();
+        Ok(())
+    }
+
+    /// Writes what was taken: the block that could not be written before, then the one at hand.
+    pub(crate) fn write(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
+        self.write_pending()?;
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        self.roll(ctx)?;
+        let Some(writer) = &self.writer else {
+            return Err(Error::new(ErrorKind::Internal, "no segment to write to"));
+        };
+        let place = BlockPlace {
+            topic_id: self.topic_id,
+            partition: self.partition,
+            epoch: self.builder_epoch,
+            salt: writer.salt(),
+            position: writer.position(),
+            durable_mark: writer.segment().flushed(),
+        };
+        let spare = std::mem::take(&mut self.spare);
+        self.pending = self.builder.finish(place, ctx.codecs, ctx.settings.compression, spare);
+        self.write_pending()
+    }
+
+    fn write_pending(&mut self) -> Result<()> {
+        let (Some(block), Some(writer)) = (&self.pending, &mut self.writer) else { return Ok(()) };
+        writer.append(block)?;
+        self.written = block.header.last_offset + 1;
+        if !block.header.continues() {
+            self.settled = self.written;
+        }
+        if let Some(block) = self.pending.take() {
+            self.spare = block.bytes;
+        }
+        Ok(())
+    }
+
+    /// Seals the segment that ends here and makes the next, where one is due.
+    fn roll(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
+        let base_offset = match (self.roll_at, &self.writer) {
+            (Some(at), _) => at,
+            (None, None) => self.builder.base_offset().unwrap_or(self.written),
+            (None, Some(_)) => return Ok(()),
+        };
+        if let Some(writer) = &mut self.writer {
+            writer.seal()?;
+        }
+        let meta = SegmentMeta {
+            topic_id: self.topic_id,
+            partition: self.partition,
+            base_offset,
+            generation: 0,
+            salt: random_nonzero(),
+            created: ctx.clock.now(),
+        };
+        ctx.directory.create_dir_all(&self.folder)?;
+        let directory = Arc::clone(ctx.directory);
+        let writer = SegmentWriter::create(directory, &self.folder, meta, ctx.settings.segment_bytes)?;
+        ctx.chain.push(Arc::clone(writer.segment()));
+        self.unflushed.push(Arc::clone(writer.segment()));
+        self.writer = Some(writer);
+        self.roll_at = None;
+        Ok(())
+    }
+
+    /// Segments that a flush must cover to make all that is written durable.
+    pub(crate) fn unflushed(&self) -> &[Arc<Segment>] {
+        &self.unflushed
+    }
+
+    /// Forgets the segments that were flushed to their end; the one being written to stays.
+    pub(crate) fn forget_flushed(&mut self) {
+        let current = self.writer.as_ref().map(|w| Arc::clone(w.segment()));
+        self.unflushed
+            .retain(|s| current.as_ref().is_some_and(|c| Arc::ptr_eq(c, s)) || s.flushed() < s.written());
+    }
+
+    /// Seals the last segment, so that the next open need not look at its blocks.
+    pub(crate) fn seal(&mut self) -> Result<()> {
+        match &mut self.writer {
+            Some(writer) => writer.seal(),
+            None => Ok(()),
+        }
+    }
+
+    /// The writer of the last segment, for whoever goes on with it.
+    pub(crate) fn into_writer(self) -> Option<SegmentWriter> {
+        self.writer
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Chunks whose every frame is in a segment file now.
+    pub(crate) released: Vec<Arc<Chunk>>,
+    /// Whether there is nothing left that was published before the step ended.
+    pub(crate) drained: bool,
+}
+
+/// Where the write-behind of one partition stands.
+pub(crate) struct Drain {
+    sink: Sink,
+    /// The chunk being read and the place of its next frame.
+    cursor: Option<(Arc<Chunk>, usize)>,
+    /// Chunks read to their end whose last frames the sink may not have written yet, and those frames' end.
+    finished: Vec<(Arc<Chunk>, u64)>,
+}
+
+impl Drain {
+    /// Drains into `sink`.
+    pub(crate) fn new(sink: Sink) -> Self {
+        Drain { sink, cursor: None, finished: Vec::new() }
+    }
+
+    /// The offset after the last append that is wholly in a segment file.
+    pub(crate) fn written(&self) -> u64 {
+        self.sink.settled
+    }
+
+    pub(crate) fn sink(&mut self) -> &mut Sink {
+        &mut self.sink
+    }
+
+    /// Stops looking at a chunk that was given up; everything in it is written.
+    pub(crate) fn let_go(&mut self, base_offset: u64) {
+        if self.cursor.as_ref().is_some_and(|(chunk, _)| chunk.base_offset() == base_offset) {
+            self.cursor = None;
+        }
+    }
+
+    /// Whether frames were taken and not written, or could be taken.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.sink.is_empty() || self.cursor.as_ref().is_some_and(|(chunk, at)| *at < chunk.committed())
+    }
+
+    /// Moves up to about `quantum` bytes of frames into blocks. With `whole`, a block that is not full is
+    /// written too; without, its frames wait for more.
+    ///
+    /// On an error nothing is lost: what could not be written is tried first by the next step.
+    pub(crate) fn step(
+        &mut self,
+        ctx: &SinkContext<'_>,
+        tail: &Tail,
+        quantum: usize,
+        whole: bool,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let done = self.step_frames(ctx, tail, quantum, whole, progress);
+        let written = self.sink.written;
+        let is_written = |(_, end): &mut (Arc<Chunk>, u64)| *end <= written;
+        progress.released.extend(self.finished.extract_if(.., is_written).map(|(chunk, _)| chunk));
+        done
+    }
+
+    fn step_frames(
+        &mut self,
+        ctx: &SinkContext<'_>,
+        tail: &Tail,
+        quantum: usize,
+        whole: bool,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        self.sink.write_pending()?;
+        let mut taken = 0;
+        while taken < quantum {
+            let Some((chunk, at)) = self.cursor.take().or_else(|| self.find(tail)) else {
+                progress.drained = true;
+                break;
+            };
+            let committed = chunk.committed();
+            if at < committed {
+                let mut at = at;
+                let done = self.take_frames(ctx, &chunk, &mut at, committed, quantum, &mut taken);
+                self.cursor = Some((chunk, at));
+                done?;
+                continue;
+            }
+            // Sealed is stored after the last commit, so look again at what was committed.
+            if chunk.sealed() && at == chunk.committed() {
+                self.cursor = tail.next_after(chunk.base_offset()).map(|next| (next, FRAMES_AT));
+                self.finished.push((chunk, self.sink.next_offset()));
+                if self.cursor.is_some() {
+                    continue;
+                }
+            } else {
+                self.cursor = Some((chunk, at));
+                if at < self.cursor.as_ref().map_or(0, |(chunk, _)| chunk.committed()) {
+                    continue;
+                }
+            }
+            progress.drained = true;
+            break;
+        }
+        if whole && progress.drained {
+            self.sink.write(ctx)?;
+        }
+        progress.drained &= self.sink.is_empty();
+        Ok(())
+    }
+
+    /// The chunk that holds the next frame, and its place there; `None` where there is none yet.
+    fn find(&self, tail: &Tail) -> Option<(Arc<Chunk>, usize)> {
+        let next = self.sink.next_offset();
+        let chunk = tail.find(next)?;
+        let mut at = FRAMES_AT;
+        let committed = chunk.committed();
+        while at < committed {
+            let frame = FrameView::trusted(chunk.bytes(at, committed));
+            if frame.offset() >= next {
+                break;
+            }
+            at += frame.len();
+        }
+        // A chunk that was read to its end and sealed has been dealt with.
+        (!chunk.sealed() || at < chunk.committed()).then_some((chunk, at))
+    }
+
+    fn take_frames(
+        &mut self,
+        ctx: &SinkContext<'_>,
+        chunk: &Arc<Chunk>,
+        at: &mut usize,
+        committed: usize,
+        quantum: usize,
+        taken: &mut usize,
+    ) -> Result<()> {
+        let bytes = chunk.bytes(FRAMES_AT, committed);
+        while *at < committed && *taken < quantum {
+            let frame = FrameView::trusted(&bytes[*at - FRAMES_AT..]);
+            let mixed = mix(chunk.salt(), *at);
+            frame.verify(mixed).map_err(|e| {
+                Error::new(ErrorKind::CorruptRecord, "a record changed in memory before it was written")
+                    .at_offset(frame.offset())
+                    .caused_by(e)
+            })?;
+            let append_len = if frame.more() && self.sink.at_boundary {
+                append_len(&bytes[*at - FRAMES_AT..])
+            } else {
+                frame.len()
+            };
+            self.sink.take(ctx, frame, mixed, chunk.epoch(), append_len)?;
+            *at += frame.len();
+            *taken += frame.len();
+        }
+        Ok(())
+    }
+}
+
+/// How long the append is whose first frame begins `frames`.
+pub(crate) fn append_len(frames: &[u8]) -> usize {
+    let mut at = 0;
+    while at < frames.len() {
+        let frame = FrameView::trusted(&frames[at..]);
+        at += frame.len();
+        if !frame.more() {
+            break;
+        }
+    }
+    at
+}

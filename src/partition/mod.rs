@@ -1,0 +1,289 @@
+//! The direct path: append to a partition and read from it, without partitioner or group.
+
+pub(crate) mod core;
+pub(crate) mod cursor;
+pub(crate) mod delivery;
+pub(crate) mod drain;
+pub(crate) mod records;
+pub(crate) mod recovery;
+pub(crate) mod settings;
+pub(crate) mod watermarks;
+pub(crate) mod write_behind;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Deadline, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::core::{PartitionCore, Wait};
+use crate::partition::cursor::Cursor;
+use crate::partition::delivery::{Acks, Delivery, Durability};
+use crate::partition::records::{ConsumerRecord, Records, Run};
+use crate::partition::write_behind::refuse_in_callback;
+use crate::record::Record;
+use crate::topic_partition::TopicPartition;
+
+/// One partition of a topic: an ordered log of records.
+///
+/// Offsets start at 0 and rise by one per record; readers may meet holes. A handle is cheap to clone and
+/// keeps its log open.
+///
+/// ```
+/// use tapelog::{Log, Record, TopicConfig};
+///
+/// let log = Log::in_memory()?;
+/// let partition = log.create_topic("ticks", TopicConfig::new())?.partition(0)?;
+/// partition.append_batch(&[Record::new("a"), Record::new("b")])?;
+/// assert_eq!((partition.start_offset(), partition.end_offset()), (0, 2));
+///
+/// let mut reader = partition.reader(1)?;
+/// assert_eq!(reader.try_next()?.unwrap().value(), Some(&b"b"[..]));
+/// assert!(reader.try_next()?.is_none());
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Partition {
+    core: Arc<PartitionCore>,
+    /// Keeps the log open.
+    log: Arc<dyn Any + Send + Sync>,
+}
+
+impl Partition {
+    pub(crate) fn new(core: Arc<PartitionCore>, log: Arc<dyn Any + Send + Sync>) -> Self {
+        Partition { core, log }
+    }
+
+    /// Topic and number.
+    #[must_use]
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.core.identity().tp
+    }
+
+    /// Appends one record. It is in the log, visible to readers, when this returns.
+    ///
+    /// A partition named in the record must be this one. Waits for room in the memory budget as a producer
+    /// does, up to the log's `max_block`.
+    ///
+    /// # Errors
+    /// `RecordTooLarge` before anything is copied; `BufferExhausted` where no room came in time; `NoSpace`,
+    /// `NoMemory`, `Storage`, `Closed` as the log stands.
+    pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
+        self.append_batch(&[record])
+    }
+
+    /// Appends records back to back, all or none; readers see all of them or none, after a crash too.
+    ///
+    /// # Errors
+    /// As [`Partition::append`]; `RecordBatchTooLarge` where together they exceed 8 MiB or a segment.
+    pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Delivery> {
+        self.append_at(records, None)
+    }
+
+    /// Appends records only if `expected_end` is the end offset: nobody else appended in between.
+    ///
+    /// # Errors
+    /// `UnexpectedEndOffset` where somebody did; else as [`Partition::append_batch`].
+    pub fn append_if(&self, expected_end: u64, records: &[Record<'_>]) -> Result<Delivery> {
+        self.append_at(records, Some(expected_end))
+    }
+
+    fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
+        let own = self.topic_partition();
+        if own.topic().starts_with("__") {
+            return Err(Error::new(ErrorKind::InvalidTopic, "internal topics are not for appending")
+                .with_topic(own.topic()));
+        }
+        if let Some(other) = records.iter().filter_map(|r| r.partition).find(|p| *p != own.partition()) {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("the record names partition {other}"))
+                .with_partition(own.topic(), own.partition()));
+        }
+        let wait = Wait::For(self.core.engine().max_block);
+        let appended = self.core.append(records, wait, expected_end)?;
+        Ok(Delivery::new(&self.core, appended, Acks::All, Durability::Process))
+    }
+
+    /// A reader that begins at offset `from`.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` where the partition holds nothing there, the end offset excepted.
+    pub fn reader(&self, from: u64) -> Result<Reader> {
+        let mut reader = Reader { partition: self.clone(), cursor: Cursor::new(from), run: None, at: 0 };
+        reader.seek(from)?;
+        Ok(reader)
+    }
+
+    /// The first offset that the partition holds.
+    #[must_use]
+    pub fn start_offset(&self) -> u64 {
+        self.core.start_offset()
+    }
+
+    /// The offset that the next record will get.
+    #[must_use]
+    pub fn end_offset(&self) -> u64 {
+        self.core.end_offset()
+    }
+
+    /// Below this lies no open transaction.
+    #[must_use]
+    pub fn stable_offset(&self) -> u64 {
+        self.core.high_watermark()
+    }
+
+    /// Below this every record is on as many copies as the topic demands: what consumers may read.
+    #[must_use]
+    pub fn high_watermark(&self) -> u64 {
+        self.core.high_watermark()
+    }
+
+    /// Below this every record is in a segment file (perhaps in the page cache only).
+    #[must_use]
+    pub fn written_offset(&self) -> u64 {
+        self.core.written_offset()
+    }
+
+    /// Below this every record survives the loss of power.
+    #[must_use]
+    pub fn durable_offset(&self) -> u64 {
+        self.core.durable_offset()
+    }
+
+    /// Waits until every record below `offset` survives the loss of power; flushes where nobody else does.
+    ///
+    /// # Errors
+    /// `InvalidArgument` beyond the end offset, `TimedOut`, or what keeps the disk from it.
+    pub fn wait_durable(&self, offset: u64, timeout: Duration) -> Result<()> {
+        refuse_in_callback("wait_durable")?;
+        if offset > self.end_offset() {
+            let message = format!("nothing was appended up to there: the end offset is {}", self.end_offset());
+            return Err(Error::new(ErrorKind::InvalidArgument, message).at_offset(offset));
+        }
+        self.core.wait_durable(offset, Deadline::after(timeout))
+    }
+
+    /// The first record, in offset order, whose timestamp is not before `target`: its offset and timestamp.
+    ///
+    /// (Kafka: `KafkaConsumer.offsetsForTimes`.)
+    ///
+    /// # Errors
+    /// What reading the blocks concerned gives.
+    pub fn offset_for_time(&self, target: Timestamp) -> Result<Option<(u64, Timestamp)>> {
+        self.core.offset_for_time(target)
+    }
+
+    /// The first record that carries the largest timestamp: its offset and timestamp.
+    ///
+    /// # Errors
+    /// What reading the blocks concerned gives.
+    pub fn max_timestamp(&self) -> Result<Option<(u64, Timestamp)>> {
+        self.core.max_timestamp()
+    }
+
+    /// The base offsets of the partition's segments.
+    #[must_use]
+    pub fn segments(&self) -> Vec<u64> {
+        self.core.segment_bases()
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Partition({}, {}..{})", self.topic_partition(), self.start_offset(), self.end_offset())
+    }
+}
+
+/// Reads one partition from an offset on; the records it lends borrow from it.
+pub struct Reader {
+    partition: Partition,
+    cursor: Cursor,
+    run: Option<Run>,
+    /// Where in the run the next record is.
+    at: usize,
+}
+
+impl Reader {
+    /// How much is read ahead of `try_next` at a time.
+    const AHEAD: usize = 256 << 10;
+
+    /// The next record, or `None` where there is none yet.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` once the position was deleted; `CorruptRecord` and its like for a block that does not
+    /// prove itself: the position stays, and [`Reader::seek`] can pass it.
+    pub fn try_next(&mut self) -> Result<Option<ConsumerRecord<'_>>> {
+        if self.run.as_ref().is_none_or(|run| self.at >= run.to) {
+            let core = &self.partition.core;
+            self.run = core.fetch(&mut self.cursor, core.high_watermark(), usize::MAX, Self::AHEAD)?;
+            self.at = self.run.as_ref().map_or(0, |run| run.from);
+        }
+        match &self.run {
+            None => Ok(None),
+            Some(run) => {
+                let record = ConsumerRecord::at(run, self.at);
+                self.at += record.frame_len();
+                Ok(Some(record))
+            }
+        }
+    }
+
+    /// Up to `max` records.
+    ///
+    /// # Errors
+    /// As [`Reader::try_next`], where the very first record fails; else what was read before it is returned.
+    pub fn read(&mut self, max: usize) -> Result<Records> {
+        let mut records = Records::new();
+        self.settle();
+        let core = &self.partition.core;
+        let limit = core.high_watermark();
+        while records.len() < max {
+            match core.fetch(&mut self.cursor, limit, max - records.len(), usize::MAX) {
+                Ok(Some(run)) => records.push(run),
+                Ok(None) => break,
+                Err(e) if records.is_empty() => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(records)
+    }
+
+    /// The offset of the next record.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        match &self.run {
+            Some(run) if self.at < run.to => ConsumerRecord::at(run, self.at).offset(),
+            _ => self.cursor.position(),
+        }
+    }
+
+    /// Takes back what was read ahead and not handed out.
+    fn settle(&mut self) {
+        let position = self.position();
+        self.run = None;
+        self.cursor.seek(position);
+    }
+
+    /// Goes on at `offset`.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` where the partition holds nothing there, the end offset excepted.
+    pub fn seek(&mut self, offset: u64) -> Result<()> {
+        let (start, end) = (self.partition.start_offset(), self.partition.end_offset());
+        if offset < start || offset > end {
+            let tp = self.partition.topic_partition();
+            return Err(Error::new(ErrorKind::OffsetOutOfRange, "the partition holds nothing there")
+                .with_partition(tp.topic(), tp.partition())
+                .at_offset(offset)
+                .with_range(start, end));
+        }
+        self.run = None;
+        self.cursor.seek(offset);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({} at {})", self.partition.topic_partition(), self.position())
+    }
+}

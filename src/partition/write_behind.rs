@@ -1,0 +1,458 @@
+//! The engine of a log: the threads that drive the write-behind, flushes and callbacks, and what all
+//! partitions share.
+//!
+//! Threads only *drive*: the work itself is a step function under each partition's own baton ([`Duty`]), so
+//! that a caller who waits for the disk can do it as well. All threads sleep when there is nothing to do.
+
+use std::cell::Cell;
+use std::collections::{BinaryHeap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::{Clock, Deadline};
+use crate::codec::Codecs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::watermarks::OnReached;
+use crate::storage::arena::Pool;
+use crate::storage::directory::Directory;
+
+/// How much of one partition is written before the next has its turn.
+const QUANTUM: usize = 1 << 20;
+/// How long a full disk is left alone before it is tried again, at first and at most.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(320);
+/// How long a wait for room sleeps at most before it looks again: readers let go of memory silently.
+const ROOM_LOOK: Duration = Duration::from_millis(10);
+
+/// How a partition stands after a step.
+#[derive(Debug)]
+pub(crate) enum Stand {
+    /// Everything is written; the partition will come again by itself.
+    Idle,
+    /// There is more to write now.
+    More,
+    /// There is less than a block; it is to be written when this long has passed.
+    Linger(Duration),
+    /// It cannot be written now, because the disk is full.
+    Full(Error),
+    /// It can never be written again; waiters were told.
+    Failed,
+}
+
+/// What the engine can ask of a partition. Every call may come from any thread.
+pub(crate) trait Duty: Send + Sync {
+    /// Moves frames from the hot tail to segment files; with `whole`, a block that is not full too.
+    fn drain(&self, quantum: usize, whole: bool) -> Stand;
+    /// Makes everything appended so far durable.
+    fn flush(&self) -> Result<()>;
+    /// Takes a written chunk out of the hot tail, if it is the oldest there.
+    fn evict(&self, base_offset: u64);
+    /// Gives up the chunk that is appended to, if everything in it is written.
+    fn retire(&self);
+    /// Says that a thread of the engine panicked while it worked on this partition.
+    fn poison(&self, error: &Error);
+}
+
+/// What all partitions of a log share.
+pub(crate) struct Engine {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) codecs: Codecs,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Where segments go; none for an in-memory log.
+    pub(crate) directory: Option<Arc<Directory>>,
+    /// How long an append may wait for room unless it says otherwise.
+    pub(crate) max_block: Duration,
+    work: Mutex<Work>,
+    work_came: Condvar,
+    flushes: Mutex<Flushes>,
+    flush_came: Condvar,
+    /// Chunks whose every frame is written, oldest first.
+    evictable: Mutex<VecDeque<(Weak<dyn Duty>, u64)>>,
+    /// Partitions that hold a chunk to append to, oldest first.
+    holders: Mutex<VecDeque<Weak<dyn Duty>>>,
+    room: Mutex<u64>,
+    room_came: Condvar,
+    /// The full disk, while it is full.
+    trouble: Mutex<Option<Error>>,
+    /// Set by the crash hook of tests: threads end where they are, and nothing is written any more.
+    halted: AtomicBool,
+    callbacks: Mutex<Option<Sender<(OnReached, Result<()>)>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    alive: Arc<()>,
+    next_id: AtomicU64,
+}
+
+#[derive(Default)]
+struct Work {
+    dirty: VecDeque<Arc<dyn Duty>>,
+    asleep: bool,
+    /// Somebody is out of room: write what lingers, and give up idle chunks.
+    pressure: bool,
+    stop: bool,
+}
+
+#[derive(Default)]
+struct Flushes {
+    due: BinaryHeap<DueFlush>,
+    stop: bool,
+}
+
+/// Ordered so that the earliest is the greatest, as a heap wants it.
+struct DueFlush {
+    at: Deadline,
+    id: u64,
+    duty: Weak<dyn Duty>,
+}
+
+impl PartialEq for DueFlush {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.id) == (other.at, other.id)
+    }
+}
+
+impl Eq for DueFlush {}
+
+impl PartialOrd for DueFlush {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for DueFlush {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.id).cmp(&(self.at, self.id))
+    }
+}
+
+/// A partition with less than a block, waiting for more or for its linger to pass.
+struct Lingering {
+    until: Deadline,
+    retry: Duration,
+    duty: Arc<dyn Duty>,
+}
+
+thread_local! {
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Fails inside a callback, where waiting for what only later callbacks or writes can bring is a deadlock.
+pub(crate) fn refuse_in_callback(call: &str) -> Result<()> {
+    if IN_CALLBACK.get() {
+        return Err(Error::new(ErrorKind::IllegalState, format!("{call} would block inside a callback")));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// An engine at rest; [`Engine::start`] gives it its threads.
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        codecs: Codecs,
+        clock: Arc<dyn Clock>,
+        directory: Option<Arc<Directory>>,
+        max_block: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Engine {
+            pool,
+            codecs,
+            clock,
+            directory,
+            max_block,
+            work: Mutex::default(),
+            work_came: Condvar::new(),
+            flushes: Mutex::default(),
+            flush_came: Condvar::new(),
+            evictable: Mutex::default(),
+            holders: Mutex::default(),
+            room: Mutex::new(0),
+            room_came: Condvar::new(),
+            trouble: Mutex::new(None),
+            halted: AtomicBool::new(false),
+            callbacks: Mutex::new(None),
+            threads: Mutex::default(),
+            alive: Arc::new(()),
+            next_id: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether what is appended is written to a directory.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Starts the threads that write and flush. An in-memory log needs none.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<()> {
+        if self.is_durable() {
+            self.spawn("tapelog-write", Engine::write_loop)?;
+            self.spawn("tapelog-flush", Engine::flush_loop)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, body: fn(&Engine)) -> Result<()> {
+        let engine = Arc::clone(self);
+        let alive = Arc::clone(&self.alive);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            body(&engine);
+            drop(alive);
+        });
+        let thread =
+            thread.map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Says that a partition has something to write. It says so once, until a step finds it idle.
+    pub(crate) fn enqueue(&self, duty: Arc<dyn Duty>) {
+        let mut work = self.work.lock();
+        work.dirty.push_back(duty);
+        if work.asleep {
+            work.asleep = false;
+            self.work_came.notify_one();
+        }
+    }
+
+    fn write_loop(&self) {
+        let mut lingering: Vec<Lingering> = Vec::new();
+        let mut batch: Vec<Lingering> = Vec::new();
+        loop {
+            let pressure = {
+                let mut work = self.work.lock();
+                loop {
+                    if work.stop {
+                        return;
+                    }
+                    let due = lingering.iter().map(|l| l.until).min();
+                    if !work.dirty.is_empty() || work.pressure || due.is_some_and(Deadline::passed) {
+                        break;
+                    }
+                    work.asleep = true;
+                    match due.and_then(Deadline::remaining) {
+                        Some(left) => drop(self.work_came.wait_for(&mut work, left)),
+                        None => self.work_came.wait(&mut work),
+                    }
+                    work.asleep = false;
+                }
+                batch.extend(work.dirty.drain(..).map(|duty| Lingering {
+                    until: Deadline::after(Duration::MAX),
+                    retry: RETRY_MIN,
+                    duty,
+                }));
+                std::mem::take(&mut work.pressure)
+            };
+            let fresh = batch.len();
+            batch.extend(lingering.extract_if(.., |l| pressure || l.until.passed()));
+            for (i, mut item) in batch.drain(..).enumerate() {
+                let whole = pressure || i >= fresh;
+                match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
+                    Some(Stand::Idle | Stand::Failed) | None => {}
+                    Some(Stand::More) => self.work.lock().dirty.push_back(item.duty),
+                    Some(Stand::Linger(wait)) => {
+                        item.until = Deadline::after(wait);
+                        item.retry = RETRY_MIN;
+                        lingering.push(item);
+                    }
+                    Some(Stand::Full(error)) => {
+                        *self.trouble.lock() = Some(error);
+                        item.until = Deadline::after(item.retry);
+                        item.retry = (item.retry * 2).min(RETRY_MAX);
+                        lingering.push(item);
+                    }
+                }
+            }
+            if pressure {
+                self.retire_idle();
+                self.room_made();
+            }
+        }
+    }
+
+    /// Runs a step and turns a panic in it into a failed partition.
+    fn guarded<T>(&self, duty: &Arc<dyn Duty>, step: impl FnOnce(&dyn Duty) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| step(&**duty))) {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                let said = panic
+                    .downcast_ref::<&str>()
+                    .map(ToString::to_string)
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                duty.poison(&Error::new(ErrorKind::Internal, format!("the write-behind panicked: {said}")));
+                None
+            }
+        }
+    }
+
+    fn retire_idle(&self) {
+        let holders = std::mem::take(&mut *self.holders.lock());
+        for holder in holders.iter().filter_map(Weak::upgrade) {
+            holder.retire();
+        }
+    }
+
+    fn flush_loop(&self) {
+        loop {
+            let duty = {
+                let mut flushes = self.flushes.lock();
+                loop {
+                    if flushes.stop {
+                        return;
+                    }
+                    match flushes.due.peek().map(|d| d.at.remaining()) {
+                        Some(Some(left)) if left.is_zero() => break,
+                        Some(Some(left)) => drop(self.flush_came.wait_for(&mut flushes, left)),
+                        Some(None) | None => self.flush_came.wait(&mut flushes),
+                    }
+                }
+                flushes.due.pop().and_then(|d| d.duty.upgrade())
+            };
+            if let Some(duty) = duty {
+                // Who waits is told by the watermark; there is nobody here to tell.
+                let _ = self.guarded(&duty, |duty| duty.flush());
+            }
+        }
+    }
+
+    /// Has a partition flushed by the flush thread once `wait` has passed.
+    pub(crate) fn flush_later(&self, duty: Weak<dyn Duty>, wait: Duration) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.flushes.lock().due.push(DueFlush { at: Deadline::after(wait), id, duty });
+        self.flush_came.notify_one();
+    }
+
+    /// Says that all of a chunk is written: its memory may be taken when somebody needs it.
+    pub(crate) fn evictable(&self, duty: Weak<dyn Duty>, base_offset: u64) {
+        self.evictable.lock().push_back((duty, base_offset));
+        self.room_made();
+    }
+
+    /// Says that a partition has taken a chunk to append to.
+    pub(crate) fn holds(&self, duty: Weak<dyn Duty>) {
+        self.holders.lock().push_back(duty);
+    }
+
+    /// Takes the oldest written chunk out of its partition's hot tail; false where there is none.
+    pub(crate) fn evict_one(&self) -> bool {
+        let oldest = self.evictable.lock().pop_front();
+        match oldest {
+            Some((duty, base_offset)) => {
+                if let Some(duty) = duty.upgrade() {
+                    duty.evict(base_offset);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Waits until there may be room for another chunk, or the deadline passed: then it fails with
+    /// `BufferExhausted`, or with what keeps the write-behind from making room.
+    pub(crate) fn wait_for_room(&self, deadline: Deadline) -> Result<()> {
+        let mut room = self.room.lock();
+        let before = *room;
+        {
+            let mut work = self.work.lock();
+            if work.stop {
+                return Err(closed());
+            }
+            work.pressure = true;
+            self.work_came.notify_one();
+        }
+        if let Some(error) = &*self.trouble.lock() {
+            return Err(error.clone());
+        }
+        if deadline.passed() {
+            let message = "the memory budget is used up by records that are not written yet";
+            return Err(Error::new(ErrorKind::BufferExhausted, message));
+        }
+        if *room == before {
+            let look = deadline.remaining().map_or(ROOM_LOOK, |left| left.min(ROOM_LOOK));
+            self.room_came.wait_for(&mut room, look);
+        }
+        Ok(())
+    }
+
+    fn room_made(&self) {
+        *self.room.lock() += 1;
+        self.room_came.notify_all();
+    }
+
+    /// The disk has taken a write again.
+    pub(crate) fn trouble_over(&self) {
+        *self.trouble.lock() = None;
+    }
+
+    /// Calls back on the callback thread, which is started on first use; callbacks run one after another, in
+    /// the order of their promises, with no lock held.
+    pub(crate) fn call(&self, call: OnReached, result: Result<()>) {
+        let mut sender = self.callbacks.lock();
+        let sender = sender.get_or_insert_with(|| {
+            let (sender, receiver) = unbounded();
+            let alive = Arc::clone(&self.alive);
+            let thread = std::thread::Builder::new().name("tapelog-callback".into());
+            if let Ok(thread) = thread.spawn(move || {
+                callback_loop(&receiver);
+                drop(alive);
+            }) {
+                self.threads.lock().push(thread);
+            }
+            sender
+        });
+        // Without its thread a callback is dropped, which is what happens at the end of a log as well.
+        let _ = sender.send((call, result));
+    }
+
+    /// Whether the crash hook has halted the engine.
+    pub(crate) fn halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// For tests: as if the process died here. Nothing is written any more.
+    pub(crate) fn halt(&self) {
+        self.halted.store(true, Ordering::Release);
+    }
+
+    /// Stops the threads and waits for them, at most until the deadline; false where one still runs.
+    pub(crate) fn stop(&self, deadline: Deadline) -> bool {
+        self.work.lock().stop = true;
+        self.work_came.notify_all();
+        self.flushes.lock().stop = true;
+        self.flush_came.notify_all();
+        self.room_made();
+        *self.callbacks.lock() = None;
+        let me = std::thread::current().id();
+        for thread in self.threads.lock().drain(..) {
+            // A handle may be dropped by a callback, on the very thread to wait for.
+            if thread.thread().id() == me {
+                continue;
+            }
+            while !thread.is_finished() {
+                if deadline.passed() {
+                    return false;
+                }
+                std::thread::park_timeout(Duration::from_micros(200));
+            }
+            let _ = thread.join();
+        }
+        true
+    }
+}
+
+/// The error of everything that is asked of a log after its end.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the log was closed")
+}
+
+fn callback_loop(receiver: &Receiver<(OnReached, Result<()>)>) {
+    IN_CALLBACK.set(true);
+    for (call, result) in receiver {
+        // A panic of the user's ends with the callback that it came from.
+        let _ = catch_unwind(AssertUnwindSafe(|| call(result)));
+    }
+}
