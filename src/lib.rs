@@ -16,6 +16,9 @@ pub mod partitioner {
 mod consumer {
     pub(crate) mod assignor;
 }
+mod log {
+    pub(crate) mod root;
+}
 mod producer {
     pub(crate) mod partitioner;
 }
