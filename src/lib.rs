@@ -9,6 +9,10 @@ mod error;
 mod frame;
 mod record;
 
+pub mod topic {
+    //! What the settings of a topic are made of.
+    pub use crate::log::catalog::{SyncPolicy, TimestampType};
+}
 pub mod partitioner {
     //! Partitioners.
     pub use crate::producer::partitioner::*;
@@ -17,6 +21,7 @@ mod consumer {
     pub(crate) mod assignor;
 }
 mod log {
+    pub(crate) mod catalog;
     pub(crate) mod root;
 }
 mod producer {
@@ -26,4 +31,5 @@ mod producer {
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
 pub use error::{Error, ErrorKind, Result};
+pub use log::catalog::TopicConfig;
 pub use record::Record;
