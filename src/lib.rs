@@ -19,6 +19,7 @@ pub mod partitioner {
 }
 mod consumer {
     pub(crate) mod assignor;
+    pub(crate) mod offsets;
 }
 mod log {
     pub(crate) mod catalog;
