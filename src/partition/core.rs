@@ -86,7 +86,7 @@ pub(crate) struct PartitionCore {
     me: Weak<PartitionCore>,
     identity: Arc<Identity>,
     engine: Arc<Engine>,
-    settings: RwLock<Arc<Settings>>,
+    settings: RwLock<Settings>,
     internal: bool,
     append: Mutex<AppendState>,
     start: AtomicU64,
@@ -133,7 +133,7 @@ impl PartitionCore {
     pub(crate) fn open(
         identity: Identity,
         engine: Arc<Engine>,
-        settings: Arc<Settings>,
+        settings: Settings,
         folder: PathBuf,
         opened: Opened,
     ) -> Arc<Self> {
@@ -178,11 +178,11 @@ impl PartitionCore {
         &self.engine
     }
 
-    pub(crate) fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.read())
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.read()
     }
 
-    pub(crate) fn alter(&self, settings: Arc<Settings>) {
+    pub(crate) fn alter(&self, settings: Settings) {
         *self.settings.write() = settings;
     }
 

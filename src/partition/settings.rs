@@ -29,7 +29,7 @@ pub enum TimestampType {
 }
 
 /// The settings of a partition, with every default resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) compression: Compression,
     pub(crate) segment_bytes: u64,
