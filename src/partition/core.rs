@@ -1,7 +1,7 @@
 //! A partition as the log holds it: one append path, one read path, and the baton between them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -101,6 +101,8 @@ pub(crate) struct PartitionCore {
     /// One flush at a time; who waits here finds that the flush before covered it (group commit).
     flushing: Mutex<()>,
     flush_state: Mutex<FlushState>,
+    /// Set at the end of the log or of the topic; read under the baton and under the flush lock.
+    ended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -167,6 +169,7 @@ impl PartitionCore {
             drain: Mutex::new(drain),
             flushing: Mutex::default(),
             flush_state: Mutex::default(),
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -492,7 +495,7 @@ impl PartitionCore {
 
     fn drain_locked(&self, drain: &mut Drain, quantum: usize, whole: bool) -> Result<bool> {
         let Some(directory) = &self.engine.directory else { return Ok(true) };
-        if self.engine.halted() {
+        if self.engine.halted() || self.ended.load(Ordering::Acquire) {
             return Err(closed());
         }
         let settings = self.settings();
@@ -521,7 +524,8 @@ impl PartitionCore {
     fn write_failed(&self, error: Error) -> Stand {
         let error = self.here(error);
         if error.kind() == ErrorKind::NoSpace {
-            self.append.lock().refuse = Some(error.clone());
+            // What was closed stays closed.
+            self.append.lock().refuse.get_or_insert_with(|| error.clone());
             return Stand::Full(error);
         }
         self.fail(&error);
@@ -560,6 +564,9 @@ impl PartitionCore {
         }
         if let Some(error) = self.durable.failure() {
             return Err(error);
+        }
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
         }
         self.flush_state.lock().scheduled = false;
         let (written, segments) = {
@@ -646,10 +653,22 @@ impl PartitionCore {
     }
 
     /// Refuses all further appends.
-    pub(crate) fn close(&self, error: Error) {
+    pub(crate) fn close(&self, error: &Error) {
         let mut state = self.append.lock();
-        state.refuse = Some(error);
+        state.refuse = Some(error.clone());
         state.waiters.drain(..).for_each(|w| w.ring());
+    }
+
+    /// Ends this partition: nothing is appended, written or flushed any more once this returns true. False
+    /// where a write or flush did not let go before the deadline.
+    pub(crate) fn end(&self, error: &Error, deadline: Deadline) -> bool {
+        self.close(error);
+        self.ended.store(true, Ordering::Release);
+        let left = || deadline.remaining().unwrap_or(Duration::from_secs(60));
+        let quiet = self.flushing.try_lock_for(left()).is_some() && self.drain.try_lock_for(left()).is_some();
+        self.written.fail(error, |call, result| self.engine.call(call, result));
+        self.durable.fail(error, |call, result| self.engine.call(call, result));
+        quiet
     }
 
     /// What refuses appends now.

@@ -1,0 +1,452 @@
+//! A log as its handles share it: the topics, the catalog that records them, and the directory they are in.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::catalog::{
+    CONSUMER_OFFSETS, Catalog, LAST_INTERNAL_ID, TOPICS, TopicConfig, TopicRecord, check_topic_name,
+    folder_name, internal_id, is_internal,
+};
+use crate::log::report::RecoveryReport;
+use crate::log::root::RootFile;
+use crate::partition::core::{Opened, PartitionCore, Wait};
+use crate::partition::records::Identity;
+use crate::partition::write_behind::{Engine, closed};
+use crate::record::Record;
+use crate::storage::arena;
+use crate::storage::arena::random_nonzero;
+use crate::storage::directory::{Directory, DirectoryLock};
+use crate::topic_partition::TopicPartition;
+
+/// How long the end of a log that was not closed waits for its threads.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
+/// The current root file, and the one before it.
+pub(crate) const ROOT: &str = "root";
+pub(crate) const ROOT_BEFORE: &str = "root.prev";
+
+/// One topic: name, id, settings and partitions.
+pub(crate) struct TopicCore {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: u64,
+    config: RwLock<TopicConfig>,
+    partitions: RwLock<Arc<[Arc<PartitionCore>]>>,
+}
+
+impl TopicCore {
+    pub(crate) fn new(
+        name: Arc<str>,
+        id: u64,
+        config: TopicConfig,
+        partitions: Vec<Arc<PartitionCore>>,
+    ) -> Arc<Self> {
+        Arc::new(TopicCore {
+            name,
+            id,
+            config: RwLock::new(config),
+            partitions: RwLock::new(partitions.into()),
+        })
+    }
+
+    pub(crate) fn config(&self) -> TopicConfig {
+        self.config.read().clone()
+    }
+
+    /// All partitions, in order.
+    pub(crate) fn partitions(&self) -> Arc<[Arc<PartitionCore>]> {
+        Arc::clone(&self.partitions.read())
+    }
+
+    /// Runs `with` on partition `number`; cheaper than a clone on the path of a send.
+    pub(crate) fn with_partition<T>(
+        &self,
+        number: u32,
+        with: impl FnOnce(&Arc<PartitionCore>) -> T,
+    ) -> Result<T> {
+        let partitions = self.partitions.read();
+        match partitions.get(number as usize) {
+            Some(core) => Ok(with(core)),
+            None => Err(Error::new(
+                ErrorKind::UnknownTopicOrPartition,
+                format!("the topic has partitions 0 to {} only", partitions.len().saturating_sub(1)),
+            )
+            .with_partition(Arc::clone(&self.name), number)),
+        }
+    }
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The directory of a durable log.
+pub(crate) struct OnDisk {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) lock: Mutex<Option<DirectoryLock>>,
+    pub(crate) root: Mutex<RootFile>,
+    pub(crate) staging: PathBuf,
+}
+
+impl OnDisk {
+    /// Replaces the root file, keeping the one before; both are durable when this returns.
+    pub(crate) fn write_root(&self, change: impl FnOnce(&mut RootFile)) -> Result<()> {
+        let mut root = self.root.lock();
+        let before = root.encode();
+        let mut next = root.clone();
+        change(&mut next);
+        next.generation += 1;
+        self.directory.replace(Path::new(ROOT_BEFORE), &before)?;
+        self.directory.replace(Path::new(ROOT), &next.encode())?;
+        *root = next;
+        Ok(())
+    }
+}
+
+/// What all handles of a log share.
+pub(crate) struct LogCore {
+    pub(crate) engine: Arc<Engine>,
+    /// The leader epoch of everything appended while the log is open.
+    pub(crate) epoch: u32,
+    pub(crate) report: RecoveryReport,
+    topics: RwLock<BTreeMap<Arc<str>, Arc<TopicCore>>>,
+    catalog: Mutex<Catalog>,
+    disk: Option<OnDisk>,
+    closed: AtomicBool,
+    /// Where the floor above keeps what belongs to this log.
+    upper: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl LogCore {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        epoch: u32,
+        report: RecoveryReport,
+        catalog: Catalog,
+        topics: Vec<Arc<TopicCore>>,
+        disk: Option<OnDisk>,
+    ) -> Arc<Self> {
+        Arc::new(LogCore {
+            engine,
+            epoch,
+            report,
+            topics: RwLock::new(topics.into_iter().map(|t| (Arc::clone(&t.name), t)).collect()),
+            catalog: Mutex::new(catalog),
+            disk,
+            closed: AtomicBool::new(false),
+            upper: OnceLock::new(),
+        })
+    }
+
+    /// What the floor above keeps here, made on first use.
+    pub(crate) fn upper<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let kept = Arc::clone(self.upper.get_or_init(|| Arc::new(make())));
+        // One floor, one type: a downcast that fails would be a second user of the slot.
+        kept.downcast().unwrap_or_else(|_| unreachable!("the slot has one user"))
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// The topic called `name`.
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicCore>> {
+        self.check_open()?;
+        match self.topics.read().get(name) {
+            Some(topic) => Ok(Arc::clone(topic)),
+            None => {
+                check_topic_name(name)?;
+                Err(Error::new(ErrorKind::UnknownTopicOrPartition, "no such topic").with_topic(name))
+            }
+        }
+    }
+
+    /// All topics by name, the internal ones among them.
+    pub(crate) fn topics(&self) -> Vec<Arc<TopicCore>> {
+        self.topics.read().values().cloned().collect()
+    }
+
+    /// The topic with this id.
+    pub(crate) fn topic_by_id(&self, id: u64) -> Option<Arc<TopicCore>> {
+        self.topics.read().values().find(|t| t.id == id).cloned()
+    }
+
+    // ---- changes of the catalog ------------------------------------------------------------------------
+
+    fn check_settings(&self, name: &str, config: &TopicConfig) -> Result<()> {
+        let resolved = config.resolved();
+        resolved.validate().map_err(|e| e.with_topic(name))?;
+        self.engine.codecs.check(resolved.settings.compression).map_err(|e| e.with_topic(name))
+    }
+
+    /// Records a change of the catalog, durably, and applies it.
+    fn record(&self, catalog: &mut Catalog, name: &str, value: Option<&str>) -> Result<()> {
+        let log = self.topic(TOPICS)?;
+        let mut record = Record::tombstone(name);
+        if let Some(value) = value {
+            record = Record::new(value).key(name);
+        }
+        let core = log.with_partition(0, Arc::clone)?;
+        let appended = core.append(&[record], Wait::For(self.engine.max_block), None)?;
+        catalog.apply(name.as_bytes(), value.map(str::as_bytes))?;
+        core.flush_to(appended.next_offset).map_err(|e| e.with_topic(name))
+    }
+
+    /// Creates a topic; one that exists is an error, or is returned as it is where `ensure` says so.
+    pub(crate) fn create_topic(
+        &self,
+        name: &str,
+        config: &TopicConfig,
+        ensure: bool,
+    ) -> Result<Arc<TopicCore>> {
+        self.check_open()?;
+        check_topic_name(name)?;
+        if is_internal(name) {
+            let message = "names that begin with __ are the library's own";
+            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(name));
+        }
+        let mut catalog = self.catalog.lock();
+        if let Ok(there) = self.topic(name) {
+            if !ensure {
+                return Err(Error::new(ErrorKind::TopicAlreadyExists, "the topic exists").with_topic(name));
+            }
+            let (has, wanted) = (there.partition_count(), config.partitions_set());
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != has) {
+                let message = format!("the topic exists with {has} partitions, not {wanted}");
+                return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
+            }
+            return Ok(there);
+        }
+        self.check_settings(name, config)?;
+        let id = loop {
+            let id = random_nonzero();
+            if id > LAST_INTERNAL_ID && catalog.by_id(id).is_none() {
+                break id;
+            }
+        };
+        let value = TopicRecord { id, config: config.clone() }.encode();
+        let recorded = self.record(&mut catalog, name, Some(&value));
+        if catalog.get(name).is_some_and(|r| r.id == id) {
+            let name: Arc<str> = name.into();
+            let partitions = (0..config.resolved().partitions)
+                .map(|number| self.new_partition(&name, id, number, config))
+                .collect();
+            let topic = TopicCore::new(Arc::clone(&name), id, config.clone(), partitions);
+            self.topics.write().insert(name, Arc::clone(&topic));
+            recorded.map(|()| topic)
+        } else {
+            Err(recorded.err().unwrap_or_else(closed))
+        }
+    }
+
+    fn new_partition(
+        &self,
+        name: &Arc<str>,
+        id: u64,
+        number: u32,
+        config: &TopicConfig,
+    ) -> Arc<PartitionCore> {
+        PartitionCore::open(
+            Identity { topic_id: id, tp: TopicPartition::new(Arc::clone(name), number) },
+            Arc::clone(&self.engine),
+            config.resolved().settings,
+            partition_folder(name, id, number),
+            Opened::empty(self.epoch),
+        )
+    }
+
+    /// Changes the settings of a topic while it runs.
+    pub(crate) fn alter_topic(&self, topic: &TopicCore, change: &TopicConfig) -> Result<()> {
+        self.check_open()?;
+        let mut catalog = self.catalog.lock();
+        let name = &*topic.name;
+        self.check_same(topic)?;
+        if change.partitions_set().is_some_and(|n| n != topic.partition_count()) {
+            let message = "the number of partitions is changed by add_partitions";
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
+        }
+        let merged = topic.config().merged(change);
+        self.check_settings(name, &merged)?;
+        let value = TopicRecord { id: topic.id, config: merged.clone() }.encode();
+        self.record(&mut catalog, name, Some(&value))?;
+        for partition in topic.partitions().iter() {
+            partition.alter(merged.resolved().settings);
+        }
+        *topic.config.write() = merged;
+        Ok(())
+    }
+
+    /// Grows a topic to `count` partitions.
+    pub(crate) fn add_partitions(&self, topic: &TopicCore, count: u32) -> Result<()> {
+        self.check_open()?;
+        let mut catalog = self.catalog.lock();
+        let name = &*topic.name;
+        self.check_same(topic)?;
+        let has = topic.partition_count();
+        if count <= has {
+            let message = format!("the topic has {has} partitions; it can only grow, not to {count}");
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
+        }
+        let config = topic.config().partitions(count);
+        self.check_settings(name, &config)?;
+        let value = TopicRecord { id: topic.id, config: config.clone() }.encode();
+        self.record(&mut catalog, name, Some(&value))?;
+        let mut partitions = topic.partitions().to_vec();
+        partitions
+            .extend((has..count).map(|number| self.new_partition(&topic.name, topic.id, number, &config)));
+        *topic.partitions.write() = partitions.into();
+        *topic.config.write() = config;
+        Ok(())
+    }
+
+    /// Deletes a topic: for good once this returns, its files then go.
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
+        self.check_open()?;
+        check_topic_name(name)?;
+        if is_internal(name) {
+            return Err(
+                Error::new(ErrorKind::InvalidTopic, "internal topics cannot be deleted").with_topic(name)
+            );
+        }
+        let mut catalog = self.catalog.lock();
+        let topic = self.topic(name)?;
+        self.record(&mut catalog, name, None)?;
+        self.topics.write().remove(name);
+        let gone = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted").with_topic(name);
+        for partition in topic.partitions().iter() {
+            partition.end(&gone, Deadline::after(Duration::MAX));
+        }
+        if let Some(disk) = &self.disk {
+            let folder = Path::new(TOPICS_FOLDER).join(folder_name(name, topic.id));
+            if disk.directory.exists(&folder)? {
+                disk.directory.remove_dir_all(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the handle's topic is still the one of that name.
+    fn check_same(&self, topic: &TopicCore) -> Result<()> {
+        if self.topic(&topic.name)?.id == topic.id {
+            return Ok(());
+        }
+        let message = "the topic was deleted, and another of its name created";
+        Err(Error::new(ErrorKind::UnknownTopicOrPartition, message).with_topic(Arc::clone(&topic.name)))
+    }
+
+    // ---- the end ---------------------------------------------------------------------------------------
+
+    fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
+        // Users' records before the offsets that cover them.
+        let (internal, users): (Vec<_>, Vec<_>) =
+            self.topics().into_iter().partition(|t| is_internal(&t.name));
+        users.iter().chain(&internal).flat_map(|t| t.partitions().to_vec()).collect()
+    }
+
+    /// Makes everything appended so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_open()?;
+        self.all_partitions().iter().try_for_each(|p| p.flush_to(p.end_offset()))
+    }
+
+    /// Ends the log: refuses appends, writes and flushes what there is, and says so in the root file.
+    pub(crate) fn close(self: &Arc<Self>, timeout: Duration) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let deadline = Deadline::after(timeout);
+        let partitions = self.all_partitions();
+        partitions.iter().for_each(|p| p.close(&closed()));
+        if self.engine.is_durable() && !self.engine.halted() {
+            // A disk that hangs must not hang the caller: the work is done by a thread that can be left behind.
+            let (told, done) = bounded(1);
+            let work = partitions.clone();
+            let thread = std::thread::Builder::new().name("tapelog-close".into());
+            thread
+                .spawn(move || {
+                    let _ = told.send(work.iter().try_for_each(|p| p.finish()));
+                })
+                .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+            let finished = match deadline.remaining() {
+                Some(left) => done.recv_timeout(left).ok(),
+                None => done.recv().ok(),
+            };
+            match finished {
+                Some(result) => {
+                    self.end(&partitions, deadline);
+                    result?;
+                }
+                None => {
+                    return Err(Error::new(ErrorKind::TimedOut, "the disk did not finish in the time given"));
+                }
+            }
+        } else {
+            self.end(&partitions, deadline);
+        }
+        match &self.disk {
+            Some(disk) if !self.engine.halted() => {
+                let mut staging_id = 0;
+                disk.write_root(|root| {
+                    staging_id = root.staging_id;
+                    root.clean = true;
+                })?;
+                arena::remove(&disk.staging, staging_id)?;
+                disk.lock.lock().take();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops threads and batons; false where one did not let go in time.
+    fn end(&self, partitions: &[Arc<PartitionCore>], deadline: Deadline) -> bool {
+        let stopped = self.engine.stop(deadline);
+        partitions.iter().fold(stopped, |all, p| p.end(&closed(), deadline) && all)
+    }
+
+    /// For tests: as if the process died at this instant, except that the lock is free again.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) {
+        self.engine.halt();
+        self.closed.store(true, Ordering::Release);
+        self.end(&self.all_partitions(), Deadline::after(DROP_PATIENCE));
+        if let Some(disk) = &self.disk {
+            disk.lock.lock().take();
+        }
+    }
+}
+
+impl Drop for LogCore {
+    /// Stops the threads in bounded time and waits for no disk: what was appended is in staging, and the next
+    /// open finds it there.
+    fn drop(&mut self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let stopped = self.end(&self.all_partitions(), Deadline::after(DROP_PATIENCE));
+        if let (false, Some(disk)) = (stopped, &self.disk) {
+            // A thread may still be writing: nobody else must open this directory while the process lives.
+            std::mem::forget(disk.lock.lock().take());
+        }
+    }
+}
+
+/// Where topics are, seen from the directory.
+pub(crate) const TOPICS_FOLDER: &str = "topics";
+
+/// Where the segments of a partition are, seen from the directory.
+pub(crate) fn partition_folder(topic: &str, id: u64, partition: u32) -> PathBuf {
+    Path::new(TOPICS_FOLDER).join(folder_name(topic, id)).join(partition.to_string())
+}
+
+/// The internal topics that every log has, with their ids.
+pub(crate) fn built_in() -> impl Iterator<Item = (&'static str, u64)> {
+    [TOPICS, CONSUMER_OFFSETS].into_iter().filter_map(|name| Some((name, internal_id(name)?)))
+}

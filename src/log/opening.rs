@@ -1,0 +1,479 @@
+//! Opening: settings, and the order in which a log comes to life.
+//!
+//! A durable log opens in this order, and may die between any two steps without harm:
+//!
+//! 1. the lock;
+//! 2. the root file: which staging, which incarnation, whether the stop was clean;
+//! 3. `__topics`, its hot frames included, so that it is known what there is;
+//! 4. per partition: its segments, then the hot frames that follow on them, written and flushed;
+//! 5. a new staging arena under a new id;
+//! 6. the root file: the new staging, the next incarnation, not clean, and after an unclean stop the next
+//!    leader epoch;
+//! 7. the old staging goes, and strays of opens that died between 5 and 6.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, SystemClock};
+use crate::codec::{Codec, Codecs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::catalog::{Catalog, TOPICS, TopicConfig, folder_id};
+use crate::log::core::{
+    LogCore, OnDisk, ROOT, ROOT_BEFORE, TOPICS_FOLDER, TopicCore, built_in, partition_folder,
+};
+use crate::log::report::{RecoveryItem, RecoveryReport};
+use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
+use crate::partition::core::{Opened, PartitionCore};
+use crate::partition::cursor::Cursor;
+use crate::partition::records::Identity;
+use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
+use crate::partition::write_behind::Engine;
+use crate::storage::arena::{self, Pool, StagedChunk, random_nonzero};
+use crate::storage::directory::{Directory, Disk, EntryKind, RealDisk};
+use crate::topic_partition::TopicPartition;
+
+/// The largest root file that is believed.
+const MAX_ROOT: usize = 1 << 20;
+/// Where bytes go that cannot be believed, until the user deletes them.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// Settings of a log about to be opened.
+///
+/// ```
+/// use std::time::Duration;
+/// use tapelog::Log;
+///
+/// let log = Log::builder()
+///     .memory_budget(16 << 20)
+///     .max_block(Duration::from_secs(1))
+///     .in_memory()?;
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+pub struct LogBuilder {
+    memory_budget: usize,
+    memory_limit: usize,
+    max_block: Duration,
+    staging: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    codecs: Codecs,
+    /// The first setting that cannot be, told when the log is opened.
+    wrong: Option<Error>,
+    disk: Arc<dyn Disk>,
+}
+
+impl Default for LogBuilder {
+    fn default() -> Self {
+        LogBuilder {
+            memory_budget: 64 << 20,
+            memory_limit: 1 << 30,
+            max_block: Duration::from_secs(60),
+            staging: None,
+            clock: Arc::new(SystemClock),
+            codecs: Codecs::default(),
+            wrong: None,
+            disk: Arc::new(RealDisk),
+        }
+    }
+}
+
+impl LogBuilder {
+    /// How many bytes may be appended and not yet written, over the whole log: 64 MiB by default, 256 KiB at
+    /// least. It is also the size of the staging file. In-memory logs have a [`memory_limit`] instead.
+    ///
+    /// [`memory_limit`]: LogBuilder::memory_limit
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// How many bytes an in-memory log may hold before appends give `NoMemory`: 1 GiB by default.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// How long an append waits for room in the budget before it gives `BufferExhausted`: 60 s by default.
+    /// (Kafka: `max.block.ms`.)
+    #[must_use]
+    pub fn max_block(mut self, wait: Duration) -> Self {
+        self.max_block = wait;
+        self
+    }
+
+    /// Where the staging file lies, in place of the data directory. On `/dev/shm` no append ever meets a disk,
+    /// but what is not written is gone with the machine: after an unclean stop without it an open gives
+    /// `StagingMissing`.
+    #[must_use]
+    pub fn staging(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.staging = Some(folder.into());
+        self
+    }
+
+    /// Where time comes from, in place of the system's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<impl Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Registers a codec of the user's. It must be registered whenever a log that used it is opened.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        if let Err(e) = self.codecs.register(Arc::new(codec)) {
+            self.wrong.get_or_insert(e);
+        }
+        self
+    }
+
+    /// For tests: a disk with faults.
+    #[cfg(test)]
+    pub(crate) fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.wrong {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// A log in memory.
+    pub(crate) fn begin_in_memory(self) -> Result<Arc<LogCore>> {
+        self.check()?;
+        let pool = Pool::heap(self.memory_limit)?;
+        let engine = Engine::new(pool, self.codecs, self.clock, None, self.max_block);
+        let report = RecoveryReport { clean: true, leader_epoch: 1, ..RecoveryReport::default() };
+        let topics = built_in()
+            .map(|(name, id)| {
+                let name: Arc<str> = name.into();
+                let opened = vec![Opened::empty(report.leader_epoch)];
+                topic_core(&engine, &name, id, TopicConfig::new(), opened)
+            })
+            .collect();
+        Ok(LogCore::new(engine, report.leader_epoch, report, Catalog::default(), topics, None))
+    }
+
+    /// The log in `dir`, made there where `may_create` says so.
+    pub(crate) fn begin_in(self, dir: &Path, may_create: bool) -> Result<Arc<LogCore>> {
+        self.check()?;
+        let disk = Arc::clone(&self.disk);
+        let directory = if may_create {
+            Directory::open_or_create(dir, disk)?
+        } else {
+            let directory = Directory::open_existing(dir, disk)?;
+            if !directory.exists(Path::new(ROOT))? && !directory.exists(Path::new(ROOT_BEFORE))? {
+                let message = "there is no log in this directory";
+                return Err(Error::new(ErrorKind::NotFound, message).at_path(dir));
+            }
+            directory
+        };
+        self.open_directory(Arc::new(directory), may_create)
+    }
+
+    fn open_directory(self, directory: Arc<Directory>, may_create: bool) -> Result<Arc<LogCore>> {
+        let lock = directory.lock()?;
+        let (before, is_new) = match read_root(&directory)? {
+            Some(root) => (root, false),
+            None if may_create => (new_root(&directory)?, true),
+            None => {
+                return Err(Error::new(ErrorKind::NotFound, "there is no log in this directory")
+                    .at_path(directory.root()));
+            }
+        };
+        let clean = before.clean;
+        let epoch = if clean { before.leader_epoch } else { before.leader_epoch.saturating_add(1) };
+        let mut report = RecoveryReport { clean, leader_epoch: epoch, ..RecoveryReport::default() };
+
+        let old_staging = staging_folder(&directory, &before);
+        let mut staged = Staged::default();
+        if !clean {
+            let chunks = arena::recover(&old_staging, before.staging_id, before.incarnation)?;
+            chunks.into_iter().for_each(|chunk| staged.add(chunk));
+        }
+        let mut opening = Opening {
+            directory: &directory,
+            codecs: &self.codecs,
+            clock: &*self.clock,
+            clean,
+            epoch,
+            staged,
+            report: &mut report,
+        };
+        let mut found: Vec<(Arc<str>, u64, TopicConfig, Vec<Opened>)> = Vec::new();
+        let mut catalog = Catalog::default();
+        for (name, id) in built_in() {
+            let opened = opening.partition(&name.into(), id, 0, &TopicConfig::new())?;
+            found.push((name.into(), id, TopicConfig::new(), vec![opened]));
+            if name == TOPICS {
+                catalog = read_catalog(&found[0].3[0], &self.codecs)?;
+            }
+        }
+        for (name, record) in catalog.iter() {
+            let name: Arc<str> = name.into();
+            let config = &record.config;
+            let partitions = (0..config.resolved().partitions)
+                .map(|number| opening.partition(&name, record.id, number, config))
+                .collect::<Result<Vec<_>>>()?;
+            found.push((name, record.id, config.clone(), partitions));
+        }
+        opening.set_strangers_aside(&catalog)?;
+
+        let staging = self.staging.clone().unwrap_or_else(|| directory.root().to_path_buf());
+        let staging_id = random_nonzero();
+        let incarnation = before.incarnation + 1;
+        let pool = Pool::mapped(&staging, staging_id, incarnation, self.memory_budget)?;
+        let old_id = before.staging_id;
+        let disk = OnDisk {
+            directory: Arc::clone(&directory),
+            lock: Mutex::new(Some(lock)),
+            root: Mutex::new(before),
+            staging,
+        };
+        let written = disk.write_root(|root| {
+            root.staging_id = staging_id;
+            root.staging_here = self.staging.is_none();
+            root.staging_path = self.staging.as_ref().map(|p| p.to_string_lossy().into_owned());
+            root.incarnation = incarnation;
+            root.leader_epoch = epoch;
+            root.clean = false;
+        });
+        if let Err(e) = written {
+            let _ = arena::remove(&disk.staging, staging_id);
+            return Err(e);
+        }
+        if !clean && !is_new {
+            arena::remove(&old_staging, old_id)?;
+        }
+        remove_stray_staging(&directory, staging_id)?;
+
+        let engine =
+            Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
+        let topics = found
+            .into_iter()
+            .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
+            .collect();
+        engine.start()?;
+        Ok(LogCore::new(engine, epoch, report, catalog, topics, Some(disk)))
+    }
+}
+
+impl std::fmt::Debug for LogBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogBuilder")
+            .field("memory_budget", &self.memory_budget)
+            .field("max_block", &self.max_block)
+            .field("staging", &self.staging)
+            .finish_non_exhaustive()
+    }
+}
+
+fn topic_core(
+    engine: &Arc<Engine>,
+    name: &Arc<str>,
+    id: u64,
+    config: TopicConfig,
+    opened: Vec<Opened>,
+) -> Arc<TopicCore> {
+    let settings = config.resolved().settings;
+    let partitions = (0u32..)
+        .zip(opened)
+        .map(|(number, opened)| {
+            let identity = Identity { topic_id: id, tp: TopicPartition::new(Arc::clone(name), number) };
+            PartitionCore::open(identity, Arc::clone(engine), settings, partition_folder(name, id, number), opened)
+        })
+        .collect();
+    TopicCore::new(Arc::clone(name), id, config, partitions)
+}
+
+/// Reads the root file that counts; `None` in a directory where a log may be begun.
+fn read_root(directory: &Directory) -> Result<Option<RootFile>> {
+    let read = |name: &str| {
+        if !directory.exists(Path::new(name))? {
+            let path = directory.root().join(name);
+            return Err(Error::new(ErrorKind::NotFound, "there is no such file").at_path(&path));
+        }
+        let bytes = directory.read(Path::new(name), MAX_ROOT)?;
+        RootFile::decode(&bytes).map_err(|e| e.at_path(&directory.root().join(name)))
+    };
+    let (current, before) = (read(ROOT), read(ROOT_BEFORE));
+    let absent = |r: &Result<RootFile>| r.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    if !(absent(&current) && absent(&before)) {
+        return choose(current, before).map(Some);
+    }
+    // A directory may be begun in when it is empty, but for what file systems and people put everywhere, and
+    // for what an open that died before its first root file left.
+    for entry in directory.list(Path::new(""))? {
+        let harmless = entry.name == "LOCK" || entry.name == "lost+found" || entry.name.starts_with('.');
+        let begun = entry.name.starts_with("staging-") || entry.name.starts_with(ROOT);
+        if entry.name == TOPICS_FOLDER {
+            let message = "the root file of the log is missing; its topics are there";
+            return Err(Error::new(ErrorKind::CorruptRecord, message).at_path(&directory.root().join(ROOT)));
+        }
+        if !harmless && !begun {
+            let message = format!("the directory holds {:?} and is not a log", entry.name);
+            return Err(Error::new(ErrorKind::ForeignFile, message).at_path(directory.root()));
+        }
+    }
+    Ok(None)
+}
+
+fn new_root(directory: &Directory) -> Result<RootFile> {
+    let directory_id = random_nonzero();
+    let root = RootFile {
+        format_version: FORMAT_VERSION,
+        log_id: random_nonzero(),
+        directory_id,
+        directories: vec![DirectoryState { id: directory_id, in_sync: true, under_repair: false }],
+        staging_id: 0,
+        staging_here: true,
+        staging_path: None,
+        incarnation: 0,
+        generation: 1,
+        leader_epoch: 1,
+        clean: true,
+    };
+    directory.replace(Path::new(ROOT), &root.encode())?;
+    Ok(root)
+}
+
+fn staging_folder(directory: &Directory, root: &RootFile) -> PathBuf {
+    root.staging_path.as_ref().map_or_else(|| directory.root().to_path_buf(), PathBuf::from)
+}
+
+/// Staging files that no root file names, of opens that died half-way.
+fn remove_stray_staging(directory: &Directory, current: u64) -> Result<()> {
+    let own = format!("staging-{current:016x}-");
+    for entry in directory.list(Path::new(""))? {
+        if entry.name.starts_with("staging-") && !entry.name.starts_with(&own) {
+            directory.remove_file(Path::new(&entry.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the catalog from the records of `__topics`.
+fn read_catalog(topics: &Opened, codecs: &Codecs) -> Result<Catalog> {
+    let mut catalog = Catalog::default();
+    let mut cursor = Cursor::new(topics.start);
+    let identity = Arc::new(Identity { topic_id: 1, tp: TopicPartition::new(TOPICS, 0) });
+    let tail = crate::tail::Tail::default();
+    let store = crate::partition::cursor::Store {
+        identity: &identity,
+        tail: &tail,
+        chain: &topics.chain,
+        codecs,
+        start: topics.start,
+        limit: topics.end,
+    };
+    while let Some(run) = cursor.fetch(&store, usize::MAX, usize::MAX).map_err(|e| e.with_topic(TOPICS))? {
+        for frame in run.frames() {
+            catalog.apply(frame.key().unwrap_or_default(), frame.value())?;
+        }
+    }
+    Ok(catalog)
+}
+
+/// Chunks of the hot tail that an unclean stop left, by topic id and partition, in order of their offsets.
+#[derive(Default)]
+struct Staged(HashMap<(u64, u32), Vec<StagedChunk>>);
+
+impl Staged {
+    fn add(&mut self, chunk: StagedChunk) {
+        self.0.entry((chunk.topic_id, chunk.partition)).or_default().push(chunk);
+    }
+
+    fn take(&mut self, topic_id: u64, partition: u32) -> Vec<StagedChunk> {
+        let mut chunks = self.0.remove(&(topic_id, partition)).unwrap_or_default();
+        chunks.sort_by_key(|chunk| chunk.base_offset);
+        chunks
+    }
+}
+
+/// An open on its way.
+struct Opening<'a> {
+    directory: &'a Arc<Directory>,
+    codecs: &'a Codecs,
+    clock: &'a dyn Clock,
+    clean: bool,
+    epoch: u32,
+    staged: Staged,
+    report: &'a mut RecoveryReport,
+}
+
+impl Opening<'_> {
+    /// Brings one partition back.
+    fn partition(
+        &mut self,
+        topic: &Arc<str>,
+        id: u64,
+        number: u32,
+        config: &TopicConfig,
+    ) -> Result<Opened> {
+        let folder = partition_folder(topic, id, number);
+        let staged = self.staged.take(id, number);
+        let settings = config.resolved().settings;
+        let tp = TopicPartition::new(Arc::clone(topic), number);
+        let recovering = Recovering {
+            directory: self.directory,
+            codecs: self.codecs,
+            clock: self.clock,
+            clean: self.clean,
+            epoch: self.epoch,
+            topic_id: id,
+            partition: number,
+            folder: &folder,
+            settings: &settings,
+            quarantine: Path::new(QUARANTINE),
+        };
+        let (opened, found) =
+            recover_partition(&recovering, staged).map_err(|e| e.with_partition(Arc::clone(topic), number))?;
+        self.report.replayed += found.replayed;
+        self.report.items.extend(found.items.into_iter().map(|note| RecoveryItem {
+            action: note.action,
+            partition: Some(tp.clone()),
+            offsets: note.offsets,
+            file: note.file,
+            bytes: note.bytes,
+            kept_in: note.kept_in,
+            reason: note.reason,
+        }));
+        Ok(opened)
+    }
+
+    /// Moves folders of topics that the catalog does not know out of the way, and reports hot frames of such.
+    fn set_strangers_aside(&mut self, catalog: &Catalog) -> Result<()> {
+        let topics = Path::new(TOPICS_FOLDER);
+        if !self.directory.exists(topics)? {
+            return Ok(());
+        }
+        for entry in self.directory.list(topics)? {
+            let known = folder_id(&entry.name)
+                .is_some_and(|id| catalog.by_id(id).is_some() || built_in().any(|(_, own)| own == id));
+            if known || entry.kind != EntryKind::Directory {
+                continue;
+            }
+            let from = topics.join(&entry.name);
+            let to = Path::new(QUARANTINE).join(&entry.name);
+            self.directory.create_dir_all(Path::new(QUARANTINE))?;
+            self.directory.rename(&from, &to)?;
+            self.report.items.push(RecoveryItem {
+                action: RecoveryAction::UnknownTopic,
+                partition: None,
+                offsets: None,
+                file: Some(self.directory.root().join(from)),
+                bytes: None,
+                kept_in: Some(self.directory.root().join(to)),
+                reason: "the catalog knows no topic of this id".into(),
+            });
+        }
+        Ok(())
+    }
+}

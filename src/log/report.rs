@@ -1,0 +1,50 @@
+//! What an open found, and did about it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::partition::recovery::RecoveryAction;
+use crate::topic_partition::TopicPartition;
+
+/// One thing that an open dropped, skipped, moved or brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryItem {
+    /// What was done.
+    pub action: RecoveryAction,
+    /// The partition concerned, where it is known.
+    pub partition: Option<TopicPartition>,
+    /// The offsets concerned, as far as they are known.
+    pub offsets: Option<Range<u64>>,
+    /// The file concerned.
+    pub file: Option<PathBuf>,
+    /// The bytes concerned in that file.
+    pub bytes: Option<Range<u64>>,
+    /// Where the bytes are kept until you delete them.
+    pub kept_in: Option<PathBuf>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What an open found: whether the stop before it was clean, and everything that it dropped, skipped, moved or
+/// brought back. Nothing is ever dropped without an item here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Whether the log was closed properly before, or is new.
+    pub clean: bool,
+    /// The leader epoch of what is appended now; it rises with every open that follows no clean close.
+    pub leader_epoch: u32,
+    /// How many records were brought back from the hot tail.
+    pub replayed: u64,
+    /// What was done.
+    pub items: Vec<RecoveryItem>,
+}
+
+impl RecoveryReport {
+    /// Whether anything was lost, or may have been: damage, torn or unfinished tails, unknown files.
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        self.items.iter().any(|i| i.action != RecoveryAction::Replayed)
+    }
+}

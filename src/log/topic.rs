@@ -1,0 +1,118 @@
+//! A topic as users hold it.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::log::catalog::TopicConfig;
+use crate::log::core::{LogCore, TopicCore};
+use crate::partition::Partition;
+use crate::partition::settings::{SyncPolicy, TimestampType};
+use crate::codec::Compression;
+
+/// A named stream of records in one or more partitions. Cheap to clone; keeps its log open.
+///
+/// ```
+/// use tapelog::{Log, TopicConfig};
+///
+/// let log = Log::in_memory()?;
+/// let ticks = log.create_topic("ticks", TopicConfig::new().partitions(2))?;
+/// assert_eq!((ticks.name(), ticks.partitions()), ("ticks", 2));
+/// ticks.add_partitions(4)?;
+/// assert_eq!(log.topic("ticks")?.partitions(), 4);
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Topic {
+    pub(crate) core: Arc<TopicCore>,
+    pub(crate) log: Arc<LogCore>,
+}
+
+/// What a topic is: its id, its partitions and its settings, with every default resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// The name.
+    pub name: String,
+    /// Tells this topic from an earlier one of the same name.
+    pub id: u64,
+    /// How many partitions there are.
+    pub partitions: u32,
+    /// How blocks are compressed from now on.
+    pub compression: Compression,
+    /// Frame bytes per segment.
+    pub segment_bytes: u64,
+    /// The largest record, as a frame.
+    pub max_record_bytes: u32,
+    /// When the topic flushes by itself.
+    pub sync_policy: SyncPolicy,
+    /// Whose time records carry.
+    pub timestamp_type: TimestampType,
+}
+
+impl Topic {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Tells this topic from an earlier or later one of the same name. (Kafka: KIP-516.)
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.core.id
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.core.partition_count()
+    }
+
+    /// Partition `number`, counted from zero.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition` where there is none.
+    pub fn partition(&self, number: u32) -> Result<Partition> {
+        let log: Arc<dyn Any + Send + Sync> = Arc::clone(&self.log) as _;
+        self.core.with_partition(number, |core| Partition::new(Arc::clone(core), log))
+    }
+
+    /// What the topic is.
+    #[must_use]
+    pub fn describe(&self) -> TopicDescription {
+        let settings = self.core.config().resolved().settings;
+        TopicDescription {
+            name: self.name().to_owned(),
+            id: self.id(),
+            partitions: self.partitions(),
+            compression: settings.compression,
+            segment_bytes: settings.segment_bytes,
+            max_record_bytes: settings.max_record_bytes,
+            sync_policy: settings.sync_policy,
+            timestamp_type: settings.timestamp_type,
+        }
+    }
+
+    /// Grows the topic to `count` partitions. Records stay where they are; keys may map to other partitions.
+    ///
+    /// # Errors
+    /// `InvalidPartitions` where that is not more than there are.
+    pub fn add_partitions(&self, count: u32) -> Result<()> {
+        self.log.add_partitions(&self.core, count)
+    }
+
+    /// Changes settings while the topic runs: those that `change` sets, the others stay.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, with nothing changed; `InvalidPartitions` where it sets another number of partitions.
+    pub fn alter(&self, change: TopicConfig) -> Result<()> {
+        self.log.alter_topic(&self.core, &change)
+    }
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Topic({}, {} partitions)", self.name(), self.partitions())
+    }
+}

@@ -1,0 +1,504 @@
+//! Bringing a partition back: facts from its files and from the hot tail, a plan, and the doing of the plan.
+//!
+//! The plan is a pure function ([`plan`]) of what the segments and the proved hot frames say:
+//!
+//! | | the segments, in order of their offsets | then |
+//! |---|---|---|
+//! | A | none | the log begins with the first hot frame, if that has offset 0 |
+//! | B | all end whole | the log ends with the last of them |
+//! | C | one has a torn place (at or above what was flushed) | the log ends before it; what follows in that file, and all later files, are set aside |
+//! | D | the last append of the last kept one is unfinished | the log ends before that append |
+//! | E | damage below what was flushed | it stays where it is and is reported; what follows it is kept |
+//!
+//! and then, wherever that end is:
+//!
+//! | | the hot frames | then |
+//! |---|---|---|
+//! | F | go on exactly at the end | they are replayed, whole appends only; what C or D cut off and they cover was never lost, and is not reported |
+//! | G | begin beyond the end | they cannot be reached: reported, not replayed |
+//! | H | end below it, or there are none | nothing is left to do |
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::codec::Codecs;
+use crate::error::Result;
+use crate::frame::{FrameView, mix};
+use crate::partition::core::Opened;
+use crate::partition::drain::{Sink, SinkContext};
+use crate::partition::settings::Settings;
+use crate::segment::chain::Chain;
+use crate::segment::format::parse_file_name;
+use crate::segment::reader::Segment;
+use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
+use crate::segment::writer::SegmentWriter;
+use crate::storage::arena::StagedChunk;
+use crate::storage::directory::Directory;
+
+/// What happened to a part of a log while it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveryAction {
+    /// Records of the hot tail were written to segment files: normal after an unclean stop.
+    Replayed,
+    /// Bytes at the end of a segment that do not prove themselves were set aside: a torn write.
+    TornTail,
+    /// An append whose second half is missing was set aside.
+    UnfinishedAppend,
+    /// Bytes below the flushed floor do not prove themselves: they were left in place and cannot be read.
+    Damaged,
+    /// Records of the hot tail that do not follow on what the segments hold were left out.
+    Unreachable,
+    /// Files of a topic that the catalog does not know were set aside.
+    UnknownTopic,
+}
+
+/// One thing that recovery of a partition did.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) action: RecoveryAction,
+    pub(crate) offsets: Option<Range<u64>>,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) bytes: Option<Range<u64>>,
+    pub(crate) kept_in: Option<PathBuf>,
+    pub(crate) reason: String,
+}
+
+/// What recovery of a partition did.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub(crate) replayed: u64,
+    pub(crate) items: Vec<Note>,
+}
+
+/// What recovery needs to know.
+pub(crate) struct Recovering<'a> {
+    pub(crate) directory: &'a Arc<Directory>,
+    pub(crate) codecs: &'a Codecs,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) clean: bool,
+    pub(crate) epoch: u32,
+    pub(crate) topic_id: u64,
+    pub(crate) partition: u32,
+    pub(crate) folder: &'a Path,
+    pub(crate) settings: &'a Settings,
+    /// Where to set bytes aside, seen from the directory.
+    pub(crate) quarantine: &'a Path,
+}
+
+/// What the plan needs to know of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentFacts {
+    pub(crate) base_offset: u64,
+    /// The offset after the last whole block, and after the last whole append.
+    pub(crate) end: u64,
+    pub(crate) complete: u64,
+    /// Whether a torn place follows.
+    pub(crate) torn: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// How many segments are kept; later files are set aside.
+    pub(crate) keep: usize,
+    /// Whether an unfinished append at the end of the last kept one goes.
+    pub(crate) drop_unfinished: bool,
+    /// Where the segments end then.
+    pub(crate) end: u64,
+    /// The hot records to replay; empty where there are none that go on.
+    pub(crate) replay: (u64, u64),
+    /// Hot records that cannot be reached.
+    pub(crate) unreachable: Option<(u64, u64)>,
+}
+
+/// Decides, from facts alone, what becomes of a partition. `hot` are the offsets of the hot frames that prove
+/// themselves and follow on one another.
+pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
+    // C: nothing after the first torn place is part of the log. A file that ends within an append and has
+    // another behind it is torn as well: an append never spans segments.
+    let broken = |i: usize| {
+        let s = &segments[i];
+        s.torn || (s.complete != s.end && i + 1 < segments.len())
+    };
+    let keep = (0..segments.len()).find(|i| broken(*i)).map_or(segments.len(), |i| i + 1);
+    let (end, drop_unfinished) = match segments[..keep].last() {
+        None => (0, false),
+        Some(last) => (last.complete, last.complete != last.end), // D
+    };
+    let mut replay = (end, end);
+    let mut unreachable = None;
+    for &(from, to) in hot {
+        if to <= replay.1 {
+            continue; // H
+        }
+        if from <= replay.1 {
+            replay.1 = to; // F
+        } else {
+            unreachable.get_or_insert((from, to)).1 = to; // G
+        }
+    }
+    Plan { keep, drop_unfinished, end, replay, unreachable }
+}
+
+/// Brings one partition back and makes what is in it durable.
+pub(crate) fn recover_partition(
+    r: &Recovering<'_>,
+    staged: Vec<StagedChunk>,
+) -> Result<(Opened, Recovered)> {
+    let mut done = Recovered::default();
+    let mut scans = scan_all(r)?;
+    let mut hot = Vec::with_capacity(staged.len());
+    let mut bytes = Vec::new();
+    for chunk in &staged {
+        chunk.read(&mut bytes)?;
+        if let Some(range) = whole_appends(chunk, &bytes) {
+            hot.push(range);
+        }
+    }
+    let facts: Vec<SegmentFacts> = scans
+        .iter()
+        .map(|s| SegmentFacts {
+            base_offset: s.meta.base_offset,
+            end: s.end.next_offset,
+            complete: s.complete.next_offset,
+            torn: s.torn.is_some(),
+        })
+        .collect();
+    let plan = plan(&facts, &hot);
+
+    for scan in &scans[..plan.keep] {
+        done.items.extend(scan.damaged.iter().map(|damage| damaged_note(r, scan, damage)));
+    }
+    let covered = plan.replay.1;
+    for stray in scans.drain(plan.keep..) {
+        set_file_aside(r, &stray, covered, &mut done)?;
+    }
+    if let Some(last) = scans.last_mut() {
+        set_tail_aside(r, last, plan.drop_unfinished, covered, &mut done)?;
+        if plan.drop_unfinished {
+            last.drop_unfinished();
+        }
+    }
+    if let Some((from, to)) = plan.unreachable {
+        done.items.push(Note {
+            action: RecoveryAction::Unreachable,
+            offsets: Some(from..to),
+            file: None,
+            bytes: None,
+            kept_in: None,
+            reason: format!("the log ends at offset {covered} and these records do not go on there"),
+        });
+    }
+
+    let opened = assemble(r, scans, &plan, &staged, &mut done)?;
+    Ok((opened, done))
+}
+
+/// Scans the segments of the partition, as much of each as needs to be looked at.
+fn scan_all(r: &Recovering<'_>) -> Result<Vec<SegmentScan>> {
+    if !r.directory.exists(r.folder)? {
+        return Ok(Vec::new());
+    }
+    let mut names: Vec<(u64, u32, String)> = Vec::new();
+    for entry in r.directory.list(r.folder)? {
+        if let Some((base_offset, generation)) = parse_file_name(&entry.name) {
+            names.push((base_offset, generation, entry.name));
+        }
+    }
+    names.sort();
+    // A file that was made and never written holds nothing; the next one of its name must not find it there.
+    while let Some((_, _, name)) = names.last() {
+        if !is_unborn(r.directory, r.folder, name)? {
+            break;
+        }
+        r.directory.remove_file(&r.folder.join(name))?;
+        names.pop();
+    }
+    let mut scans = Vec::with_capacity(names.len());
+    // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen
+    // the older ones were flushed whole and their trailers can be believed.
+    let mut flushed = r.clean;
+    for (_, _, name) in names.iter().rev() {
+        let options = SegmentScanOptions {
+            floor: if flushed { u64::MAX } else { 0 },
+            verify_payload_from: if flushed { u64::MAX } else { 0 },
+            believe_marks: true,
+        };
+        let scan = scan(r.directory, r.folder, name, options)?;
+        flushed |= scan.durable_mark > 0;
+        scans.push(scan);
+    }
+    scans.reverse();
+    Ok(scans)
+}
+
+/// The offsets of the whole appends in a staged chunk; `None` where there is none.
+fn whole_appends(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
+    let mut next = chunk.base_offset;
+    let mut whole = chunk.base_offset;
+    for (_, frame) in chunk.frames(bytes) {
+        if frame.offset() != next {
+            break;
+        }
+        next += 1;
+        if !frame.more() {
+            whole = next;
+        }
+    }
+    (whole > chunk.base_offset).then_some((chunk.base_offset, whole))
+}
+
+fn damaged_note(r: &Recovering<'_>, scan: &SegmentScan, damage: &Damage) -> Note {
+    Note {
+        action: RecoveryAction::Damaged,
+        offsets: damage.header.map(|h| h.base_offset..h.last_offset + 1),
+        file: Some(r.directory.root().join(r.folder).join(&scan.file_name)),
+        bytes: Some(damage.from..damage.to),
+        kept_in: None,
+        reason: "bytes that were flushed do not prove themselves".into(),
+    }
+}
+
+/// Moves a segment that is no part of the log any more to the quarantine, unless hot frames cover all it held.
+fn set_file_aside(
+    r: &Recovering<'_>,
+    scan: &SegmentScan,
+    covered: u64,
+    done: &mut Recovered,
+) -> Result<()> {
+    let from = r.folder.join(&scan.file_name);
+    if scan.end.next_offset <= covered && scan.torn.is_none() {
+        return r.directory.remove_file(&from);
+    }
+    let to = aside_name(r, scan, 0);
+    r.directory.create_dir_all(r.quarantine)?;
+    r.directory.rename(&from, &to)?;
+    done.items.push(Note {
+        action: RecoveryAction::TornTail,
+        offsets: Some(scan.meta.base_offset.max(covered)..scan.end.next_offset.max(covered)),
+        file: Some(r.directory.root().join(from)),
+        bytes: Some(0..scan.file_len),
+        kept_in: Some(r.directory.root().join(to)),
+        reason: "an earlier segment of the partition ends in a torn write".into(),
+    });
+    Ok(())
+}
+
+/// Copies to the quarantine what follows the end of the last segment, unless hot frames cover it.
+fn set_tail_aside(
+    r: &Recovering<'_>,
+    scan: &SegmentScan,
+    unfinished: bool,
+    covered: u64,
+    done: &mut Recovered,
+) -> Result<()> {
+    let (end, action, reason) = if unfinished {
+        (scan.complete, RecoveryAction::UnfinishedAppend, "the append has no end")
+    } else if scan.torn.is_some() {
+        (scan.end, RecoveryAction::TornTail, "a write was cut off")
+    } else {
+        return Ok(());
+    };
+    // What was cut off was covered if the hot frames go on at least as far as it is known to have gone.
+    let known_to = scan.torn.and_then(|t| t.header).map_or(end.next_offset + 1, |h| h.last_offset + 1);
+    let known_to = known_to.max(if unfinished { scan.end.next_offset } else { 0 });
+    if covered >= known_to {
+        return Ok(());
+    }
+    let from = r.folder.join(&scan.file_name);
+    let file = r.directory.open(&from, false)?;
+    let to = aside_name(r, scan, end.position);
+    r.directory.create_dir_all(r.quarantine)?;
+    let mut at = end.position;
+    let mut buf = vec![0; 1 << 20];
+    let kept = r.directory.create(&to)?;
+    loop {
+        let n = file.read_at_most(&mut buf, at)?;
+        // What follows is space that was reserved.
+        if n == 0 || (at > end.position && buf[..n].iter().all(|b| *b == 0)) {
+            break;
+        }
+        kept.write_all_at(&buf[..n], at - end.position)?;
+        at += n as u64;
+    }
+    kept.sync()?;
+    r.directory.sync_dir(r.quarantine)?;
+    done.items.push(Note {
+        action,
+        offsets: Some(covered..known_to),
+        file: Some(r.directory.root().join(from)),
+        bytes: Some(end.position..at),
+        kept_in: Some(r.directory.root().join(to)),
+        reason: reason.into(),
+    });
+    Ok(())
+}
+
+/// A name in the quarantine that says where the bytes came from and is not taken.
+fn aside_name(r: &Recovering<'_>, scan: &SegmentScan, position: u64) -> PathBuf {
+    let mut name = format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name);
+    while r.directory.exists(&r.quarantine.join(&name)).unwrap_or(false) {
+        name.push('+');
+    }
+    r.quarantine.join(name)
+}
+
+/// Opens the segments that are kept, replays the hot frames after them and flushes it all.
+fn assemble(
+    r: &Recovering<'_>,
+    scans: Vec<SegmentScan>,
+    plan: &Plan,
+    staged: &[StagedChunk],
+    done: &mut Recovered,
+) -> Result<Opened> {
+    let replays = plan.replay.1 > plan.replay.0;
+    let mut segments = Vec::with_capacity(scans.len());
+    let mut writer = None;
+    let mut last_timestamp = Timestamp::MIN;
+    for (i, scan) in scans.iter().enumerate() {
+        if let Some((timestamp, _)) = scan.end.max_timestamp {
+            last_timestamp = last_timestamp.max(timestamp);
+        }
+        if i + 1 < scans.len() {
+            segments.push(Segment::open(r.directory, r.folder, scan)?);
+        } else {
+            let directory = Arc::clone(r.directory);
+            let last = SegmentWriter::continue_at(directory, r.folder, scan, r.settings.segment_bytes)?;
+            segments.push(Arc::clone(last.segment()));
+            writer = Some(last);
+        }
+    }
+    let unflushed = if r.clean { Vec::new() } else { segments.clone() };
+    let chain = Chain::new(segments);
+    let ctx = SinkContext {
+        chain: &chain,
+        directory: r.directory,
+        codecs: r.codecs,
+        settings: r.settings,
+        clock: r.clock,
+    };
+    let mut sink = Sink::new(r.folder.to_path_buf(), r.topic_id, r.partition, writer, plan.end);
+    if replays {
+        last_timestamp = last_timestamp.max(replay(&mut sink, &ctx, plan.replay, staged)?);
+        done.replayed = plan.replay.1 - plan.replay.0;
+        done.items.push(Note {
+            action: RecoveryAction::Replayed,
+            offsets: Some(plan.replay.0..plan.replay.1),
+            file: None,
+            bytes: None,
+            kept_in: None,
+            reason: "records of the hot tail were written to their segment".into(),
+        });
+    }
+    // What a process that was killed had written may be in the page cache only, and so may what was replayed.
+    for segment in unflushed.iter().chain(sink.unflushed()) {
+        if !r.clean || replays {
+            segment.flush()?;
+        }
+    }
+    sink.forget_flushed();
+    let writer = sink.into_writer();
+    let segments = chain.segments();
+    Ok(Opened {
+        start: segments.first().map_or(0, |s| s.base_offset()),
+        end: plan.replay.1,
+        epoch: r.epoch,
+        writer,
+        segment_bases: segments.iter().map(|s| s.base_offset()).collect(),
+        segment_used: segments.last().map_or(0, |s| s.end().frame_bytes),
+        chain,
+        last_timestamp,
+        durable: plan.replay.1,
+    })
+}
+
+/// Writes the hot records `from..to` behind what the segments hold; returns their largest timestamp.
+fn replay(
+    sink: &mut Sink,
+    ctx: &SinkContext<'_>,
+    (from, to): (u64, u64),
+    staged: &[StagedChunk],
+) -> Result<Timestamp> {
+    let mut next = from;
+    let mut largest = Timestamp::MIN;
+    let mut bytes = Vec::new();
+    for chunk in staged {
+        if next >= to {
+            break;
+        }
+        chunk.read(&mut bytes)?;
+        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(&bytes).collect();
+        for (i, (at, frame)) in frames.iter().enumerate() {
+            if frame.offset() != next || next >= to {
+                continue;
+            }
+            let append_len = frames[i..]
+                .iter()
+                .scan(true, |goes_on, (_, f)| {
+                    let here = *goes_on;
+                    *goes_on = f.more();
+                    here.then(|| f.len())
+                })
+                .sum();
+            sink.take(ctx, *frame, mix(chunk.salt, *at), chunk.epoch, append_len)?;
+            largest = largest.max(frame.timestamp());
+            next += 1;
+        }
+    }
+    sink.write(ctx)?;
+    Ok(largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(base_offset: u64, end: u64) -> SegmentFacts {
+        SegmentFacts { base_offset, end, complete: end, torn: false }
+    }
+
+    #[test]
+    fn every_combination_of_ends_and_hot_frames() {
+        // One or two segments, each whole, unfinished, torn, or both; hot frames before, at and beyond the end.
+        for two in [false, true] {
+            for first in 0..4 {
+                for second in 0..4 {
+                    let bend = |mut s: SegmentFacts, how: u32| {
+                        s.torn = how & 1 != 0;
+                        s.complete = if how & 2 != 0 { s.end - 2 } else { s.end };
+                        s
+                    };
+                    let mut segments = vec![bend(whole(0, 10), first)];
+                    if two {
+                        segments.push(bend(whole(10, 20), second));
+                    }
+                    let cut = two && first != 0;
+                    let last = if cut || !two { first } else { second };
+                    let whole_end = if cut || !two { 10 } else { 20 };
+                    let end = if last & 2 != 0 { whole_end - 2 } else { whole_end };
+                    for hot in [None, Some((0, 5)), Some((end - 3, end + 4)), Some((end, end + 4)), Some((end + 1, end + 4))]
+                    {
+                        let plan = plan(&segments, &hot.into_iter().collect::<Vec<_>>());
+                        assert_eq!(plan.keep, if cut || !two { 1 } else { 2 }, "C");
+                        assert_eq!((plan.end, plan.drop_unfinished), (end, last & 2 != 0), "D");
+                        let goes_on = hot.is_some_and(|(from, to)| from <= end && to > end);
+                        assert_eq!(plan.replay, (end, if goes_on { end + 4 } else { end }), "F, H");
+                        let beyond = hot.filter(|(from, _)| *from > end);
+                        assert_eq!(plan.unreachable, beyond, "G");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_partition_begins_with_the_hot_frames() {
+        assert_eq!(plan(&[], &[(0, 3), (3, 7)]).replay, (0, 7));
+        assert_eq!(plan(&[], &[(1, 3)]).unreachable, Some((1, 3)));
+        // Old chunks that were written long ago, and the gap that their recycling left, do no harm.
+        assert_eq!(plan(&[whole(0, 50)], &[(10, 20), (40, 60), (60, 61)]).replay, (50, 61));
+    }
+}
