@@ -83,7 +83,12 @@ impl std::str::FromStr for Compression {
             "zstd" => Compression::Zstd,
             _ => match s.strip_prefix("custom:").and_then(|id| id.parse().ok()) {
                 Some(id @ 128..) => Compression::Custom(id),
-                _ => return Err(Error::new(ErrorKind::InvalidConfig, format!("no compression is called {s:?}"))),
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidConfig,
+                        format!("no compression is called {s:?}"),
+                    ));
+                }
             },
         })
     }
@@ -301,7 +306,8 @@ impl Codecs {
         let Some(codec) = self.find(compression.id()) else { return false };
         let start = output.len();
         let done = catch_unwind(AssertUnwindSafe(|| codec.compress(input, output)));
-        let gained = matches!(done, Ok(Ok(()))) && output.len() >= start && output.len() - start < input.len();
+        let gained =
+            matches!(done, Ok(Ok(()))) && output.len() >= start && output.len() - start < input.len();
         if !gained {
             output.resize(start, 0);
         }

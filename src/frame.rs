@@ -191,7 +191,8 @@ pub(crate) fn checksum(len: usize, after_commit_word: &[u8]) -> u32 {
 /// What a tag is XORed with in a chunk: a frame of another chunk, or of another place in this one, never
 /// proves itself here.
 pub(crate) fn mix(salt: u64, position: usize) -> u32 {
-    let x = (salt ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    let x =
+        (salt ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     #[allow(clippy::cast_possible_truncation)]
     let folded = (x ^ (x >> 32)) as u32;
     folded
@@ -372,7 +373,11 @@ impl<'a> FrameView<'a> {
 
     fn key_at(self) -> usize {
         let at = self.headers_at();
-        if self.flags() & flags::HEADERS == 0 { at } else { at + HEADERS_PREFIX + u32_at(self.0, at) as usize }
+        if self.flags() & flags::HEADERS == 0 {
+            at
+        } else {
+            at + HEADERS_PREFIX + u32_at(self.0, at) as usize
+        }
     }
 
     pub(crate) fn key(self) -> Option<&'a [u8]> {

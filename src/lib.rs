@@ -8,6 +8,8 @@ pub mod codec;
 mod error;
 mod frame;
 mod record;
+mod segment;
+mod storage;
 
 pub mod partitioner {
     //! Partitioners.
