@@ -317,7 +317,8 @@ fn named(what: &str, path: &Path, source: io::Error) -> Error {
     Error::new(kind, format!("cannot {what}")).at_path(path).caused_by(source)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::storage::disk::RealDisk;

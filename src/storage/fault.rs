@@ -279,7 +279,8 @@ impl RawFile for FaultFile {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::storage::disk::RealDisk;

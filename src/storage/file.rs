@@ -222,7 +222,8 @@ pub(crate) fn as_storage(what: &str, error: Error) -> Error {
     storage.caused_by(error)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 
