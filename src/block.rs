@@ -129,6 +129,11 @@ impl From<BlockError> for Error {
     }
 }
 
+/// Whether a block may begin with `bytes`: a quick look before the careful one.
+pub(crate) fn begins_with_magic(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC.to_le_bytes())
+}
+
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     out[at..at + bytes.len()].copy_from_slice(bytes);
 }

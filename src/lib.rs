@@ -7,7 +7,12 @@ pub mod clock;
 pub mod codec;
 mod error;
 mod frame;
+mod log;
+mod partition;
 mod record;
+mod segment;
+mod storage;
+mod tail;
 mod topic_partition;
 
 pub mod assignor {
@@ -16,19 +21,20 @@ pub mod assignor {
 }
 pub mod topic {
     //! What the settings of a topic are made of.
+    pub use crate::log::topic::TopicDescription;
     pub use crate::partition::settings::{SyncPolicy, TimestampType};
 }
 pub mod partitioner {
     //! Which partition a record goes to.
     pub use crate::producer::partitioner::*;
 }
+pub mod partition_log {
+    //! The direct path to one partition.
+    pub use crate::partition::Reader;
+}
 mod consumer {
     pub(crate) mod assignor;
     pub(crate) mod offsets;
-}
-mod log {
-    pub(crate) mod catalog;
-    pub(crate) mod root;
 }
 mod producer {
     pub(crate) mod partitioner;
@@ -38,7 +44,13 @@ pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
 pub use consumer::assignor::Assignor;
 pub use error::{Error, ErrorKind, Result};
+pub use log::Log;
 pub use log::catalog::TopicConfig;
+pub use log::opening::LogBuilder;
+pub use log::topic::Topic;
+pub use partition::Partition;
+pub use partition::delivery::{Acks, Delivery, Durability};
+pub use partition::records::{ConsumerRecord, OwnedRecord, Records};
 pub use producer::partitioner::Partitioner;
 pub use record::Record;
 pub use topic_partition::TopicPartition;

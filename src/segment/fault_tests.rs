@@ -1,0 +1,78 @@
+//! Segments on disks that are full or fail.
+
+use std::path::Path;
+
+use crate::error::ErrorKind;
+use crate::segment::bench::{Bench, SEGMENT_BYTES, block_at, fill, folder, meta, offsets};
+use crate::segment::writer::SegmentWriter;
+use crate::storage::fault::{Fault, Op};
+
+#[test]
+fn whichever_call_finds_the_disk_full_the_bytes_are_the_same_in_the_end() {
+    let clean = Bench::new();
+    let expected = clean.sealed(0, 20);
+    let expected_file =
+        std::fs::read(clean.directory.root().join(folder()).join(meta(0).file_name())).unwrap();
+    for k in 1.. {
+        let bench = Bench::new();
+        let mut writer = bench.writer(0);
+        let fault = Fault::nth(k).errno(Fault::ENOSPC).after_bytes(30);
+        bench.plan.inject(fault);
+        for (i, block) in expected.iter().enumerate() {
+            while let Err(e) = writer.append(block) {
+                assert_eq!(e.kind(), ErrorKind::NoSpace);
+                assert_eq!(writer.segment().next_offset(), i as u64, "nothing is published");
+                assert_eq!(offsets(writer.segment()).len(), i);
+            }
+        }
+        while let Err(e) = writer.seal() {
+            assert_eq!(e.kind(), ErrorKind::NoSpace);
+        }
+        let path = bench.directory.root().join(folder()).join(meta(0).file_name());
+        assert_eq!(std::fs::read(path).unwrap(), expected_file);
+        bench.directory.latch().check().unwrap();
+        if bench.plan.fired() == 0 {
+            assert!(k > 20);
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_nothing_it_could_not_use() {
+    let bench = Bench::new();
+    let mut writer = bench.writer(0);
+    bench.plan.inject(Fault::nth(1).of(Op::Allocate).errno(Fault::ENOSPC).forever());
+    let block = block_at(&writer, &[0], 100, 0, false);
+    assert_eq!(writer.append(&block).unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(bench.plan.count(Op::Allocate), 2, "an extent, then just what is needed");
+    assert_eq!(bench.raw(0).metadata().unwrap().len(), 64, "trimmed back");
+    bench.plan.clear();
+    writer.append(&block).unwrap();
+
+    bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC));
+    let created = SegmentWriter::create(&bench.directory, folder(), meta(9), SEGMENT_BYTES);
+    assert_eq!(created.unwrap_err().kind(), ErrorKind::NoSpace);
+    bench.writer(9); // nothing is in its way
+}
+
+#[test]
+fn a_failed_write_or_flush_is_for_ever() {
+    for op in [Op::Write, Op::Sync] {
+        let bench = Bench::new();
+        let mut writer = bench.writer(0);
+        fill(&mut writer, 0, 1);
+        bench.plan.inject(Fault::nth(1).of(op).errno(Fault::EIO));
+        let block = block_at(&writer, &[1], 100, 0, false);
+        let first = writer.append(&block).and_then(|()| writer.segment().flush()).unwrap_err();
+        assert_eq!(first.kind(), ErrorKind::Storage);
+        assert_eq!(bench.plan.fired(), 1);
+        let syncs = bench.plan.count(Op::Sync);
+        let again = writer.segment().flush().unwrap_err();
+        assert_eq!(again.to_string(), first.to_string());
+        assert!(writer.seal().is_err() && bench.directory.create(Path::new("x")).is_err());
+        assert_eq!(bench.plan.count(Op::Sync), syncs, "never tried again");
+        assert_eq!(writer.segment().flushed(), 0);
+        assert!(!offsets(writer.segment()).is_empty(), "reading goes on");
+    }
+}

@@ -1,0 +1,32 @@
+//! One file of blocks: written at its end, read anywhere, sealed with an index.
+//!
+//! ```text
+//!   0                64                                    data end                        file end
+//!   ├────────────────┼───────────┬───────────┬─── ─ ─ ─────┼───────────────┬───────────────┤
+//!   │ segment header │   block   │   block   │             │ index entries │    trailer    │
+//!   └────────────────┴───────────┴───────────┴─── ─ ─ ─────┼───────────────┴───────────────┤
+//!                                                          └─ only once sealed; before that zeros,
+//!                                                             reserved in growing extents
+//! ```
+//!
+//! `format` draws header and trailer, `index` finds places, `writer` appends and seals, `reader` is what everybody
+//! else shares, `blocks` goes from one block to the next over damage, `scan` tells what a file holds after a stop, and
+//! `chain` puts segments in a row.
+
+pub(crate) mod blocks;
+pub(crate) mod chain;
+pub(crate) mod format;
+pub(crate) mod index;
+pub(crate) mod reader;
+pub(crate) mod scan;
+pub(crate) mod writer;
+
+#[cfg(test)]
+#[cfg(unix)]
+mod bench;
+#[cfg(test)]
+#[cfg(unix)]
+mod fault_tests;
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;

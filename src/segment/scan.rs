@@ -1,0 +1,318 @@
+//! What a segment file holds after a stop: facts, no decisions.
+//!
+//! Two kinds of damage are told apart by the *floor*, the position below which everything is known to have been
+//! flushed. Below it, bytes that prove nothing were once good: corruption, reported, and what follows is kept. At or
+//! above it they are a torn tail, normal after any death: the log ends where the first of them begins, whatever
+//! follows.
+
+use std::path::{Path, PathBuf};
+
+use crate::block::{self, BlockHeader};
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::blocks::{Blocks, Step, Walk};
+use crate::segment::format::{Boundary, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
+use crate::segment::index::{ENTRY, Index};
+use crate::storage::directory::Directory;
+use crate::storage::file::File;
+
+/// So many places of damage are told apart in one segment; what comes after is told as one.
+const MAX_DAMAGE: usize = 4_096;
+
+/// What is known before a segment is scanned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentScanOptions {
+    /// Everything below this position was flushed; `u64::MAX`: the whole segment, however long it is.
+    pub(crate) floor: u64,
+    /// Payloads of blocks from this position on are verified. A sealed segment that ends at or below it is not
+    /// walked at all: its trailer is believed.
+    pub(crate) verify_payload_from: u64,
+    /// Whether the durable marks of blocks raise the floor: not in a directory under repair, whose blocks were
+    /// copied and not flushed yet.
+    pub(crate) believe_marks: bool,
+}
+
+/// Bytes that should be blocks and are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// Corruption, and not a torn tail.
+    pub(crate) below_floor: bool,
+    /// The header of the damaged block itself, where only its payload is bad or cut short.
+    pub(crate) header: Option<BlockHeader>,
+    /// The header at `to`, where a block follows damage without a header.
+    pub(crate) next: Option<BlockHeader>,
+}
+
+/// The facts about one segment file.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentScan {
+    pub(crate) meta: SegmentMeta,
+    pub(crate) file_name: String,
+    pub(crate) file_len: u64,
+    /// It has a trailer, and (where walked) unbroken blocks, but for corruption below the floor, up to it.
+    pub(crate) sealed: bool,
+    /// After the last block before the first torn place. Where the last blocks below the floor are destroyed, the
+    /// position is the floor's (bounded by the file), the offset that of the last block that is there.
+    pub(crate) end: Boundary,
+    /// The same after the last block that ends an append; differs from `end` where an append is unfinished.
+    pub(crate) complete: Boundary,
+    /// The floor of the options raised by the durable marks of all valid blocks, those after a torn place included.
+    pub(crate) floor: u64,
+    /// The largest durable mark of a valid block, 0 if none was seen; not raised by what the options say.
+    pub(crate) durable_mark: u64,
+    /// Corruption below the floor, in order; what follows it is part of the log.
+    pub(crate) damaged: Vec<Damage>,
+    /// The first torn place, which begins at `end`: what is there that is neither a whole block nor zeros up to
+    /// the end of the file.
+    pub(crate) torn: Option<Damage>,
+    /// Only zeros follow `end`: space that was reserved.
+    pub(crate) tail_is_zero: bool,
+    /// Each leader epoch and its first offset here; empty where the segment was not walked.
+    pub(crate) epochs: Vec<(u32, u64)>,
+    /// The index of the blocks before `end`; `None` where the segment was not walked.
+    pub(crate) index: Option<Index>,
+    /// Base offset and position of the last block that ends an append.
+    last_complete: Option<(u64, u64)>,
+}
+
+impl SegmentScan {
+    /// Whether the last append before `end` goes on in a block that is not there.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.complete != self.end
+    }
+
+    /// Moves `end` back before an unfinished append.
+    pub(crate) fn drop_unfinished(&mut self) {
+        self.end = self.complete;
+        self.sealed = false;
+        self.tail_is_zero &= self.file_len <= self.end.position;
+        if let Some(index) = &mut self.index {
+            index.truncate(self.end.position, self.last_complete);
+            self.epochs = index.epochs();
+        }
+    }
+
+    /// Adds a block that is there.
+    fn add(&mut self, index: &mut Index, h: &BlockHeader, position: u64) -> Result<()> {
+        index.append(h.base_offset, h.position, h.max_timestamp, h.epoch)?;
+        let newer = self.end.max_timestamp.is_none_or(|(t, _)| h.max_timestamp > t);
+        self.end = Boundary {
+            position,
+            next_offset: h.last_offset + 1,
+            max_timestamp: if newer {
+                Some((h.max_timestamp, h.max_timestamp_offset()))
+            } else {
+                self.end.max_timestamp
+            },
+        };
+        if !h.continues() {
+            self.complete = self.end;
+            self.last_complete = Some((h.base_offset, h.position));
+        }
+        Ok(())
+    }
+
+    fn add_damage(&mut self, damage: Damage) {
+        if self.damaged.len() < MAX_DAMAGE {
+            self.damaged.push(damage);
+        } else if let Some(last) = self.damaged.last_mut() {
+            *last = Damage { to: damage.to, header: None, next: damage.next, ..*last };
+        }
+    }
+
+    /// Moves the end over damage that no block follows.
+    fn pass(&mut self, to: u64) {
+        let finished = self.complete == self.end;
+        self.end.position = to;
+        if finished {
+            self.complete = self.end;
+        }
+    }
+}
+
+/// Whether a segment file was created and never written: nothing but zeros, or nothing. Normal where the process
+/// died in between; nothing is lost with it.
+pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -> Result<bool> {
+    let file = directory.open(&folder.join(file_name), false)?;
+    let meta = SegmentMeta {
+        topic_id: 0,
+        partition: 0,
+        base_offset: 0,
+        generation: 0,
+        salt: 0,
+        created: crate::clock::Timestamp::MIN,
+    };
+    Blocks { file: &file, meta: &meta, limit: file.len()? }.is_zero(0)
+}
+
+/// Reads the header of a segment file and checks that its name agrees.
+pub(crate) fn read_meta(file: &File, file_name: &str) -> Result<SegmentMeta> {
+    let mut head = [0; HEADER];
+    let got = file.read_at_most(&mut head, 0)?;
+    if got < HEADER {
+        let message = "file is shorter than the header of a segment";
+        return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+    }
+    let meta = SegmentMeta::decode(&head).map_err(|e| Error::from(e).at_path(file.path()))?;
+    if parse_file_name(file_name) != Some((meta.base_offset, meta.generation)) {
+        let message = format!("file should be called {}, by its header", meta.file_name());
+        return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+    }
+    Ok(meta)
+}
+
+/// Reads the trailer of a sealed segment; `None` where there is none that fits.
+pub(crate) fn read_trailer(file: &File, meta: &SegmentMeta) -> Result<Option<Trailer>> {
+    let len = file.len()?;
+    if len < (HEADER + TRAILER) as u64 {
+        return Ok(None);
+    }
+    let mut tail = [0; TRAILER];
+    if file.read_at_most(&mut tail, len - TRAILER as u64)? < TRAILER {
+        return Ok(None);
+    }
+    Ok(Trailer::decode(&tail, meta, len, ENTRY as u64))
+}
+
+/// Looks through the segment `file_name` in `folder`.
+///
+/// # Errors
+/// [`ErrorKind::ForeignFile`] for a file that is not ours or not what its name says, [`ErrorKind::CorruptRecord`]
+/// for a damaged header, [`ErrorKind::UnsupportedVersion`] for a newer format, of the segment or of a block.
+pub(crate) fn scan(
+    directory: &Directory,
+    folder: &Path,
+    file_name: &str,
+    options: SegmentScanOptions,
+) -> Result<SegmentScan> {
+    let path: PathBuf = folder.join(file_name);
+    let file = directory.open(&path, false)?;
+    let meta = read_meta(&file, file_name)?;
+    let file_len = file.len()?;
+    let trailer = read_trailer(&file, &meta)?;
+    let empty = Boundary::empty(meta.base_offset);
+    let mut facts = SegmentScan {
+        meta,
+        file_name: file_name.to_owned(),
+        file_len,
+        sealed: false,
+        end: empty,
+        complete: empty,
+        floor: options.floor,
+        durable_mark: 0,
+        damaged: Vec::new(),
+        torn: None,
+        tail_is_zero: true,
+        epochs: Vec::new(),
+        index: None,
+        last_complete: None,
+    };
+    let limit = match trailer {
+        Some(t) if options.verify_payload_from >= t.end.position => {
+            let floor = options.floor.min(t.end.position);
+            return Ok(SegmentScan { sealed: true, end: t.end, complete: t.end, floor, ..facts });
+        }
+        Some(t) => t.end.position,
+        None => file_len,
+    };
+    let blocks = || Blocks { file: &file, meta: &meta, limit };
+
+    let (mark, last_end) = marks(blocks())?;
+    facts.durable_mark = mark;
+    if options.believe_marks {
+        facts.floor = facts.floor.max(mark);
+    }
+    if trailer.is_some() {
+        facts.floor = facts.floor.min(limit);
+    } else if facts.floor == u64::MAX {
+        facts.floor = last_end;
+    }
+
+    let index = walk(&mut facts, blocks(), options.verify_payload_from)?;
+    facts.epochs = index.epochs();
+    facts.index = Some(index);
+    facts.sealed = trailer.is_some_and(|t| facts.torn.is_none() && facts.end.position == t.end.position);
+    facts.tail_is_zero =
+        facts.sealed || Blocks { limit: file_len, ..blocks() }.is_zero(facts.end.position)?;
+    if facts.torn.is_none() && !facts.tail_is_zero {
+        let from = facts.end.position;
+        facts.torn = Some(Damage { from, to: file_len, below_floor: false, header: None, next: None });
+    }
+    Ok(facts)
+}
+
+/// The largest durable mark, and where the last valid block ends.
+fn marks(blocks: Blocks<'_>) -> Result<(u64, u64)> {
+    let (mut mark, mut end) = (0, HEADER as u64);
+    let (low, limit) = (blocks.meta.base_offset, blocks.limit);
+    let mut walk = Walk::new(blocks, HEADER as u64, low);
+    while let Some(step) = walk.step()? {
+        if let Step::Block(h) = step {
+            // A block can tell of nothing that was written after it.
+            if h.durable_mark <= h.position {
+                mark = mark.max(h.durable_mark);
+            }
+            end = h.end_position().min(limit);
+        }
+    }
+    Ok((mark, end))
+}
+
+/// The second pass, which knows the floor: up to the first torn place.
+fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, verify_from: u64) -> Result<Index> {
+    let (floor, limit) = (facts.floor, blocks.limit);
+    let mut index = Index::new(facts.meta.base_offset);
+    let mut payload = Vec::new();
+    let mut walk = Walk::new(blocks, HEADER as u64, facts.meta.base_offset);
+    while let Some(step) = walk.step()? {
+        match step {
+            Step::Block(h) => {
+                let to = h.end_position().min(limit);
+                let whole = h.end_position() <= limit;
+                if !whole
+                    || h.position >= verify_from && !payload_is_good(walk.blocks().file, &h, &mut payload)?
+                {
+                    let below_floor = h.position < floor;
+                    let damage = Damage { from: h.position, to, below_floor, header: Some(h), next: None };
+                    if !below_floor {
+                        facts.torn = Some(damage);
+                        return Ok(index);
+                    }
+                    facts.add_damage(damage);
+                }
+                facts.add(&mut index, &h, to.next_multiple_of(8))?;
+            }
+            Step::Gap { from, to, next } => {
+                let mut damage = Damage { from, to, below_floor: from < floor, header: None, next };
+                if from < floor && to <= floor {
+                    facts.add_damage(damage);
+                    facts.pass(to.next_multiple_of(8));
+                    continue;
+                }
+                if from < floor {
+                    // Across the floor: up to it corruption, from it on torn, for no block begins there.
+                    facts.add_damage(Damage { to: floor, next: None, ..damage });
+                    facts.pass(floor.next_multiple_of(8));
+                    damage = Damage { from: facts.end.position, below_floor: false, ..damage };
+                }
+                if next.is_some() {
+                    facts.torn = Some(damage);
+                }
+                // Without a next block it is the tail; whether it is zeros is seen by whoever called.
+                return Ok(index);
+            }
+        }
+    }
+    if limit < floor {
+        let from = facts.end.position;
+        facts.add_damage(Damage { from, to: floor, below_floor: true, header: None, next: None });
+    }
+    Ok(index)
+}
+
+fn payload_is_good(file: &File, h: &BlockHeader, payload: &mut Vec<u8>) -> Result<bool> {
+    payload.resize(h.stored_len as usize, 0);
+    let got = file.read_at_most(payload, h.position + block::HEADER as u64)?;
+    Ok(got == payload.len() && crc32fast::hash(payload) == h.payload_crc)
+}

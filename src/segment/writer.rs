@@ -1,0 +1,186 @@
+//! The one who appends to a segment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::block::EncodedBlock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::format::{Boundary, HEADER, SegmentMeta};
+use crate::segment::index::Index;
+use crate::segment::reader::Segment;
+use crate::segment::scan::SegmentScan;
+use crate::storage::directory::Directory;
+
+/// The first extent that is reserved; each further one is twice as long.
+const FIRST_EXTENT: u64 = 1024 * 1024;
+/// The longest extent.
+const LAST_EXTENT: u64 = 64 * 1024 * 1024;
+/// Reservations end at multiples of this.
+const PAGE: u64 = 4096;
+
+/// Appends blocks to a segment and seals it. There is one per segment.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    /// Where the next block goes.
+    position: u64,
+    /// The file's length: blocks and what is reserved for more.
+    allocated: u64,
+    /// How much is reserved next.
+    extent: u64,
+    /// Reserving stops here, for a segment of its size will hardly need more.
+    enough: u64,
+    sealed: bool,
+}
+
+impl SegmentWriter {
+    /// Creates the file of a new segment and writes its header; nothing is flushed.
+    pub(crate) fn create(
+        directory: &Arc<Directory>,
+        folder: &Path,
+        meta: SegmentMeta,
+        segment_bytes: u64,
+    ) -> Result<Self> {
+        let path = folder.join(meta.file_name());
+        let file = directory.create(&path)?;
+        if let Err(e) = file.write_all_at(&meta.encode(), 0) {
+            // A file without a header must not be in the way of the next attempt.
+            let _ = directory.remove_file(&path);
+            return Err(e);
+        }
+        let end = Boundary::empty(meta.base_offset);
+        let index = Some(Index::new(meta.base_offset));
+        let segment = Segment::new(Arc::clone(directory), folder, file, meta, end, index);
+        Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
+    }
+
+    /// Opens a scanned segment again, to append at the scan's end. What lies behind it (a footer, torn bytes,
+    /// reserved space) is cut off; keeping what is worth keeping was the caller's.
+    pub(crate) fn continue_at(
+        directory: &Arc<Directory>,
+        folder: &Path,
+        scan: &SegmentScan,
+        segment_bytes: u64,
+    ) -> Result<Self> {
+        let file = directory.open(&folder.join(&scan.file_name), true)?;
+        let end = scan.end;
+        let index = scan.index.clone();
+        let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, end, index);
+        // The index must be there before the footer that may hold it goes.
+        segment.epochs()?;
+        if segment.file.len()? != end.position {
+            segment.file.set_len(end.position)?;
+        }
+        Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
+    }
+
+    fn at_end_of(segment: Arc<Segment>, segment_bytes: u64) -> Self {
+        let position = segment.written();
+        // Headers of blocks come on top of the frames that `segment_bytes` counts.
+        let enough = (HEADER as u64 + PAGE).saturating_add(segment_bytes).saturating_add(segment_bytes / 64);
+        let enough = enough.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        SegmentWriter { segment, position, allocated: position, extent: FIRST_EXTENT, enough, sealed: false }
+    }
+
+    /// What every block of this segment must carry.
+    pub(crate) fn salt(&self) -> u64 {
+        self.segment.meta().salt
+    }
+
+    /// Where the next block goes.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The side that readers share.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Appends a block that was made for just this place.
+    ///
+    /// On an error nothing is published; after [`ErrorKind::NoSpace`] the same call may be made again.
+    pub(crate) fn append(&mut self, block: &EncodedBlock) -> Result<()> {
+        let h = &block.header;
+        let fits = !self.sealed
+            && h.salt == self.salt()
+            && h.position == self.position
+            && h.base_offset >= self.segment.next_offset()
+            && h.total_len() == block.bytes.len() as u64;
+        if !fits {
+            let message = format!("block was made for another place than {} in this segment", self.position);
+            return Err(self.illegal(&message).at_offset(h.base_offset));
+        }
+        self.reserve(h.end_position())?;
+        self.segment.file.write_all_at(&block.bytes, self.position)?;
+        self.segment.publish(h)?;
+        self.position = h.end_position();
+        Ok(())
+    }
+
+    /// Sees to it that the file is at least `end` long, by an extent where it is not.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        if end <= self.allocated {
+            return Ok(());
+        }
+        let pages = end.next_multiple_of(PAGE);
+        let extent = self.allocated.saturating_add(self.extent) / PAGE * PAGE;
+        let extent = extent.min(self.enough).max(pages);
+        let reserved = match self.allocate(extent) {
+            // On a disk that is almost full, what this block needs may still be there.
+            Err(e) if e.kind() == ErrorKind::NoSpace && pages < extent => self.allocate(pages),
+            other => other,
+        };
+        reserved.map(|()| self.extent = (self.extent * 2).min(LAST_EXTENT))
+    }
+
+    fn allocate(&mut self, to: u64) -> Result<()> {
+        let file = &self.segment.file;
+        match file.allocate(self.allocated, to - self.allocated) {
+            Ok(()) => {
+                self.allocated = to;
+                Ok(())
+            }
+            Err(e) => {
+                // Some file systems keep what they could get: that is the space others wait for. An error here is
+                // kept by the latch, and the first one is the one to tell.
+                let _ = file.set_len(self.allocated);
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives reserved space back, for a segment that stays unsealed for long.
+    pub(crate) fn trim(&mut self) -> Result<()> {
+        if !self.sealed && self.allocated > self.position {
+            self.segment.file.set_len(self.position)?;
+            self.allocated = self.position;
+        }
+        Ok(())
+    }
+
+    /// Writes the footer and gives reserved space back; nothing is flushed. Then no block can be appended.
+    ///
+    /// After [`ErrorKind::NoSpace`] it may be called again.
+    pub(crate) fn seal(&mut self) -> Result<()> {
+        if self.sealed {
+            return Ok(());
+        }
+        let footer = self.segment.footer()?;
+        let end = self.position + footer.len() as u64;
+        if end > self.allocated {
+            self.allocate(end)?;
+        }
+        // The length first: a process that dies in between leaves zeros behind the blocks, which are known for
+        // reserved space, and not a footer that stands where none belongs.
+        self.segment.file.set_len(end)?;
+        self.allocated = end;
+        self.segment.file.write_all_at(&footer, self.position)?;
+        self.sealed = true;
+        Ok(())
+    }
+
+    fn illegal(&self, message: &str) -> Error {
+        Error::new(ErrorKind::IllegalState, message).at_path(self.segment.path()).at_position(self.position)
+    }
+}

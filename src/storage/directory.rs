@@ -1,0 +1,432 @@
+//! One directory of a log: names relative to its root, errors that name the path, and the lock.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular};
+use crate::storage::file::{File, Latch, as_storage};
+
+/// The file that a writer holds locked.
+const LOCK: &str = "LOCK";
+
+/// A directory and everything below it. Nothing outside is ever touched: relative paths consist of plain names.
+pub(crate) struct Directory {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    latch: Arc<Latch>,
+    /// Folders whose own entry this process has flushed.
+    flushed: Mutex<HashSet<PathBuf>>,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Directory").field(&self.root).finish()
+    }
+}
+
+/// Keeps other writers out until dropped.
+pub(crate) struct DirectoryLock(#[allow(dead_code)] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for DirectoryLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectoryLock")
+    }
+}
+
+impl Directory {
+    /// The directory at `path`, created with its parents where it is missing.
+    pub(crate) fn open_or_create(path: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        let directory = Self::at(path, disk)?;
+        let missing = |path: &Path| match directory.disk.kind(path) {
+            Ok(found) => Ok(found.is_none()),
+            Err(e) => Err(named("look at", path, e)),
+        };
+        let mut to_create = Vec::new();
+        for ancestor in directory.root.ancestors() {
+            if !missing(ancestor)? {
+                break;
+            }
+            to_create.push(ancestor);
+        }
+        for path in to_create.into_iter().rev() {
+            match directory.disk.create_dir(path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(named("create directory", path, e)),
+            }
+            if let Some(parent) = path.parent() {
+                directory.sync_absolute(parent)?;
+            }
+        }
+        directory.check_root()?;
+        Ok(directory)
+    }
+
+    /// The directory at `path`, which must be there: else [`ErrorKind::NotFound`].
+    pub(crate) fn open_existing(path: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        let directory = Self::at(path, disk)?;
+        directory.check_root()?;
+        Ok(directory)
+    }
+
+    fn at(path: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        if cfg!(not(unix)) {
+            let message = "a log on disk needs Unix; on this platform a log can be in memory only";
+            return Err(Error::new(ErrorKind::Unsupported, message).at_path(path));
+        }
+        let root = std::path::absolute(path).map_err(|e| named("resolve", path, e))?;
+        Ok(Directory { root, disk, latch: Arc::default(), flushed: Mutex::default() })
+    }
+
+    /// The root may be a link, if its owner likes; what it leads to must be a directory.
+    fn check_root(&self) -> Result<()> {
+        match self.disk.list(&self.root) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&self.root))
+            }
+            Err(e) => Err(named("open directory", &self.root, e)),
+        }
+    }
+
+    /// Where the directory is, absolute.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The first failure of this directory, if any.
+    pub(crate) fn latch(&self) -> &Arc<Latch> {
+        &self.latch
+    }
+
+    /// The absolute path of `rel`.
+    pub(crate) fn path(&self, rel: &Path) -> Result<PathBuf> {
+        if rel.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+            Ok(self.root.join(rel))
+        } else {
+            Err(Error::new(ErrorKind::InvalidArgument, "path leads out of the directory").at_path(rel))
+        }
+    }
+
+    fn file(&self, raw: Box<dyn crate::storage::file::RawFile>, path: PathBuf) -> File {
+        File::new(raw, path, Arc::clone(&self.latch))
+    }
+
+    /// Creates a file for reading and writing; the name must be free.
+    pub(crate) fn create(&self, rel: &Path) -> Result<File> {
+        self.latch.check()?;
+        let path = self.path(rel)?;
+        let raw = self.disk.create_new(&path).map_err(|e| named("create", &path, e))?;
+        Ok(self.file(raw, path))
+    }
+
+    /// Opens a regular file; a link, pipe or device is [`ErrorKind::ForeignFile`].
+    pub(crate) fn open(&self, rel: &Path, write: bool) -> Result<File> {
+        let path = self.path(rel)?;
+        let raw = self.disk.open(&path, write).map_err(|e| named("open", &path, e))?;
+        Ok(self.file(raw, path))
+    }
+
+    pub(crate) fn exists(&self, rel: &Path) -> Result<bool> {
+        let path = self.path(rel)?;
+        Ok(self.disk.kind(&path).map_err(|e| named("look at", &path, e))?.is_some())
+    }
+
+    /// What is in a folder, by name.
+    pub(crate) fn list(&self, rel: &Path) -> Result<Vec<Entry>> {
+        let path = self.path(rel)?;
+        let mut entries = self.disk.list(&path).map_err(|e| named("list", &path, e))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Creates the folders of `rel` that are missing and makes all of them survive a power cut.
+    ///
+    /// A folder that was there is flushed too, once per process: whoever made it may have died before.
+    pub(crate) fn create_dir_all(&self, rel: &Path) -> Result<()> {
+        self.latch.check()?;
+        self.path(rel)?;
+        let mut folder = PathBuf::new();
+        for name in rel.components() {
+            let parent = folder.clone();
+            folder.push(name);
+            if self.flushed.lock().contains(&folder) {
+                continue;
+            }
+            let path = self.root.join(&folder);
+            match self.disk.create_dir(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if self.disk.kind(&path).map_err(|e| named("look at", &path, e))?
+                        != Some(EntryKind::Directory)
+                    {
+                        return Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&path));
+                    }
+                }
+                Err(e) => return Err(named("create directory", &path, e)),
+            }
+            self.sync_dir(&parent)?;
+            self.flushed.lock().insert(folder.clone());
+        }
+        Ok(())
+    }
+
+    /// Removes a file; its absence survives a power cut after [`Directory::sync_dir`] of its folder.
+    pub(crate) fn remove_file(&self, rel: &Path) -> Result<()> {
+        let path = self.path(rel)?;
+        self.disk.remove_file(&path).map_err(|e| named("remove", &path, e))
+    }
+
+    /// Removes a folder and what is in it; one that is not there is as good as removed.
+    pub(crate) fn remove_dir_all(&self, rel: &Path) -> Result<()> {
+        let entries = match self.list(rel) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let inner = rel.join(&entry.name);
+            match entry.kind {
+                EntryKind::Directory => self.remove_dir_all(&inner)?,
+                // A link is removed, never what it leads to.
+                EntryKind::File | EntryKind::Other => self.remove_file(&inner)?,
+            }
+        }
+        let path = self.path(rel)?;
+        self.flushed.lock().retain(|f| !f.starts_with(rel));
+        self.disk.remove_dir(&path).map_err(|e| named("remove directory", &path, e))
+    }
+
+    /// Gives a file or folder another name inside this directory.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.latch.check()?;
+        let (old, new) = (self.path(from)?, self.path(to)?);
+        self.disk.rename(&old, &new).map_err(|e| named("rename", &old, e))?;
+        self.flushed.lock().retain(|f| !f.starts_with(from));
+        Ok(())
+    }
+
+    /// Makes the names in a folder survive a power cut; like any flush, one failure is for ever.
+    pub(crate) fn sync_dir(&self, rel: &Path) -> Result<()> {
+        self.sync_absolute(&self.path(rel)?)
+    }
+
+    fn sync_absolute(&self, path: &Path) -> Result<()> {
+        self.latch.check()?;
+        self.disk.sync_dir(path).map_err(|e| {
+            let out_of_descriptors = is_out_of_descriptors(&e);
+            let error = named("flush directory", path, e);
+            // Without a descriptor nothing was flushed, and nothing was said to be: that may be tried again.
+            if out_of_descriptors { error } else { self.latch.fail(as_storage("flush directory", error)) }
+        })
+    }
+
+    /// All of a small file; one longer than `max_len` is not what its name says.
+    pub(crate) fn read(&self, rel: &Path, max_len: usize) -> Result<Vec<u8>> {
+        const STEP: usize = 64 * 1024;
+        let file = self.open(rel, false)?;
+        let mut bytes = Vec::new();
+        loop {
+            let start = bytes.len();
+            bytes.resize(start + STEP.min(max_len + 1 - start), 0);
+            let got = file.read_at_most(&mut bytes[start..], start as u64)?;
+            bytes.truncate(start + got);
+            if bytes.len() > max_len {
+                let message = format!("file is longer than the {max_len} bytes that it may have");
+                return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+            }
+            if got == 0 {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Writes a whole file, so that after a crash at any moment either the old bytes or the new are there.
+    pub(crate) fn replace(&self, rel: &Path, bytes: &[u8]) -> Result<()> {
+        let Some(name) = rel.file_name() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "not the name of a file").at_path(rel));
+        };
+        let mut temporary = name.to_os_string();
+        temporary.push(".tmp");
+        let temporary = rel.with_file_name(temporary);
+        match self.remove_file(&temporary) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let written = self.create(&temporary).and_then(|file| {
+            if !bytes.is_empty() {
+                // So that a full disk shows here, where it is harmless, and not at the flush.
+                file.allocate(0, bytes.len() as u64)?;
+            }
+            file.write_all_at(bytes, 0)?;
+            file.sync()?;
+            self.rename(&temporary, rel)
+        });
+        if let Err(e) = written {
+            // The old file stands; what is left of the new one is in the way of nobody.
+            let _ = self.remove_file(&temporary);
+            return Err(e);
+        }
+        self.sync_dir(rel.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Keeps every other writer, in this process or another, out of this directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] where there is one, [`ErrorKind::ReadOnly`] where the directory cannot be written.
+    pub(crate) fn lock(&self) -> Result<DirectoryLock> {
+        let path = self.root.join(LOCK);
+        match self.disk.lock(&path) {
+            Ok(Some(held)) => Ok(DirectoryLock(held)),
+            Ok(None) => {
+                let message = "another handle, in this process or another, has the log open";
+                Err(Error::new(ErrorKind::Locked, message).at_path(&self.root))
+            }
+            Err(e) => Err(named("lock", &path, e)),
+        }
+    }
+}
+
+fn is_out_of_descriptors(e: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = e;
+        false
+    }
+}
+
+/// [`Error::io`], with what a name can be besides: absent, or not ours.
+fn named(what: &str, path: &Path, source: io::Error) -> Error {
+    let kind = if source.kind() == io::ErrorKind::NotFound {
+        ErrorKind::NotFound
+    } else if source.get_ref().is_some_and(|inner| inner.is::<NotRegular>()) {
+        ErrorKind::ForeignFile
+    } else {
+        return Error::io(what, path, source);
+    };
+    Error::new(kind, format!("cannot {what}")).at_path(path).caused_by(source)
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::RealDisk;
+    use crate::storage::fault::{Fault, FaultDisk, FaultPlan, Op};
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open_or_create(&temp.path().join("a/b"), Arc::new(RealDisk)).unwrap();
+        (temp, directory)
+    }
+
+    #[test]
+    fn creates_replaces_lists_and_removes() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_temp, d) = directory();
+        let p = Path::new;
+        d.create_dir_all(p("x/y")).unwrap();
+        d.create_dir_all(p("x/y")).unwrap();
+        d.replace(p("x/state"), b"one").unwrap();
+        d.replace(p("x/state"), b"second").unwrap();
+        assert_eq!(d.read(p("x/state"), 6).unwrap(), b"second");
+        assert_eq!(d.read(p("x/state"), 5).unwrap_err().kind(), ErrorKind::ForeignFile);
+        assert_eq!(d.read(p("x/none"), 5).unwrap_err().kind(), ErrorKind::NotFound);
+        let names: Vec<_> = d.list(p("x")).unwrap().into_iter().map(|e| (e.name, e.kind, e.len)).collect();
+        assert_eq!(names[0], ("state".into(), EntryKind::File, 6));
+        assert_eq!((&names[1].0, names[1].1), (&"y".into(), EntryKind::Directory));
+        let mode = |rel| std::fs::metadata(d.root().join(rel)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("x"), mode("x/state")), (0o700, 0o600));
+        d.rename(p("x/state"), p("x/y/state")).unwrap();
+        assert!(d.exists(p("x/y/state")).unwrap() && !d.exists(p("x/state")).unwrap());
+        d.remove_dir_all(p("x")).unwrap();
+        d.remove_dir_all(p("x")).unwrap();
+        assert!(!d.exists(p("x")).unwrap());
+        assert!(d.create(p("../z")).is_err() && d.create(p("/z")).is_err());
+    }
+
+    #[test]
+    fn links_pipes_and_folders_are_foreign() {
+        let (_temp, d) = directory();
+        std::os::unix::fs::symlink("/etc/passwd", d.root().join("link")).unwrap();
+        std::fs::create_dir(d.root().join("folder")).unwrap();
+        let fifo = std::ffi::CString::new(d.root().join("fifo").to_str().unwrap()).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            fifo.as_c_str(),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        for name in ["link", "folder", "fifo"] {
+            assert_eq!(d.open(Path::new(name), false).unwrap_err().kind(), ErrorKind::ForeignFile, "{name}");
+        }
+        assert_eq!(d.create_dir_all(Path::new("link")).unwrap_err().kind(), ErrorKind::ForeignFile);
+        d.remove_dir_all(Path::new("")).unwrap();
+        assert!(Path::new("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn one_lock_at_a_time() {
+        let (_temp, d) = directory();
+        let again = Directory::open_existing(d.root(), Arc::new(RealDisk)).unwrap();
+        let held = d.lock().unwrap();
+        let error = again.lock().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Locked, Some(d.root())));
+        drop(held);
+        drop(again.lock().unwrap());
+        d.lock().unwrap();
+        let missing = Directory::open_existing(&d.root().join("none"), Arc::new(RealDisk));
+        assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_replaced_file_is_old_or_new_whichever_call_fails() {
+        for forever in [false, true] {
+            for k in 1.. {
+                let temp = tempfile::tempdir().unwrap();
+                let plan = FaultPlan::new();
+                let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+                let d = Directory::open_or_create(temp.path(), disk).unwrap();
+                d.replace(Path::new("f"), b"old").unwrap();
+                let fault = Fault::nth(k).errno(Fault::EIO);
+                plan.inject(if forever { fault.forever() } else { fault });
+                let replaced = d.replace(Path::new("f"), b"new and longer");
+                let failed = plan.fired() > 0;
+                plan.clear();
+                let seen = std::fs::read(temp.path().join("f")).unwrap();
+                assert!(seen == b"old" || seen == b"new and longer");
+                assert!(replaced.is_err() || seen == b"new and longer");
+                if !failed {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_of_a_folder_latches() {
+        let temp = tempfile::tempdir().unwrap();
+        let plan = FaultPlan::new();
+        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+        let d = Directory::open_or_create(temp.path(), disk).unwrap();
+        let file = d.create(Path::new("f")).unwrap();
+        plan.inject(Fault::nth(1).of(Op::SyncDir).errno(Fault::EMFILE));
+        assert!(d.sync_dir(Path::new("")).is_err());
+        d.sync_dir(Path::new("")).unwrap();
+        plan.inject(Fault::nth(1).of(Op::SyncDir).errno(Fault::EIO));
+        assert_eq!(d.sync_dir(Path::new("")).unwrap_err().kind(), ErrorKind::Storage);
+        assert!(file.sync().is_err() && file.write_all_at(b"x", 0).is_err() && d.latch().check().is_err());
+    }
+}

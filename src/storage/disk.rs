@@ -1,0 +1,221 @@
+//! The file system behind a trait, so that tests can make it fail; [`RealDisk`] is the operating system's.
+//!
+//! Linux is the tested platform. Where there is no Unix, in-memory logs work and opening a directory is a clear
+//! error.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use crate::storage::file::RawFile;
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    File,
+    Directory,
+    /// A link, a pipe, a device: never ours.
+    Other,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    pub(crate) kind: EntryKind,
+    pub(crate) len: u64,
+}
+
+/// What is at a path is not a regular file, or is reached over a link.
+#[derive(Debug, thiserror::Error)]
+#[error("not a regular file")]
+pub(crate) struct NotRegular;
+
+/// What an open log needs of a file system. All paths are absolute; nothing follows a link at the path's end.
+pub(crate) trait Disk: Send + Sync {
+    /// Creates a file for reading and writing; the name must be free.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>>;
+    /// Opens a regular file; anything else is [`NotRegular`].
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>>;
+    /// Creates one directory, only for its owner.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// What is in a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    /// What is at a path, if anything.
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
+    /// Gives a file or directory another name, replacing a file of that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory survive a power cut.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Opens or creates a file and locks it until the result is dropped; `None` where another handle, in any
+    /// process, has it locked.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+}
+
+/// The operating system's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RealDisk;
+
+#[cfg(unix)]
+mod unix {
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+
+    use rustix::fs::{FlockOperation, OFlags};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// Not over a link, and not waiting for the other end of a pipe.
+    fn careful(options: &mut OpenOptions) -> &mut OpenOptions {
+        #[allow(clippy::cast_possible_wrap)] // the flags of open(2) are an int
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        options.mode(0o600).custom_flags(flags)
+    }
+
+    fn regular(opened: io::Result<File>) -> io::Result<File> {
+        let file = opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => io::Error::other(NotRegular),
+            _ => e,
+        })?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other(NotRegular)) }
+    }
+
+    fn kind_of(metadata: &Metadata) -> EntryKind {
+        match () {
+            () if metadata.is_file() => EntryKind::File,
+            () if metadata.is_dir() => EntryKind::Directory,
+            () => EntryKind::Other,
+        }
+    }
+
+    impl Disk for RealDisk {
+        fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+            let file = careful(OpenOptions::new().read(true).write(true).create_new(true)).open(path)?;
+            Ok(Box::new(file))
+        }
+
+        fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {
+            let file = regular(careful(OpenOptions::new().read(true).write(write)).open(path))?;
+            Ok(Box::new(file))
+        }
+
+        fn create_dir(&self, path: &Path) -> io::Result<()> {
+            DirBuilder::new().mode(0o700).create(path)
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+            let mut entries = Vec::new();
+            for entry in std::fs::read_dir(path)? {
+                let entry = entry?;
+                match entry.metadata() {
+                    Ok(m) => entries.push(Entry { name: entry.file_name(), kind: kind_of(&m), len: m.len() }),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(entries)
+        }
+
+        fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+            match std::fs::symlink_metadata(path) {
+                Ok(m) => Ok(Some(kind_of(&m))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            }
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            std::fs::rename(from, to)
+        }
+
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            std::fs::remove_file(path)
+        }
+
+        fn remove_dir(&self, path: &Path) -> io::Result<()> {
+            std::fs::remove_dir(path)
+        }
+
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            File::open(path)?.sync_all()
+        }
+
+        fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+            loop {
+                let mut options = OpenOptions::new();
+                let options = options.read(true).write(true).create(true).truncate(false);
+                let file = regular(careful(options).open(path))?;
+                match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => {}
+                    Err(Errno::WOULDBLOCK) => return Ok(None),
+                    Err(Errno::INTR) => continue,
+                    Err(e) => return Err(e.into()),
+                }
+                // Someone may have removed the file between opening and locking: then this lock keeps nobody
+                // out, since the next one creates and locks another file.
+                let ours = file.metadata()?;
+                match std::fs::symlink_metadata(path) {
+                    Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => {
+                        return Ok(Some(Box::new(Held { file, process: std::process::id() })));
+                    }
+                    Ok(_) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+
+    /// A locked file. A forked child shares the lock: it must not release it for its parent, and the parent must
+    /// release it, not merely close its descriptor, to be rid of it while the child lives.
+    struct Held {
+        file: File,
+        process: u32,
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            if std::process::id() == self.process {
+                // Closing the descriptor does the same where nobody forked.
+                let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Disk for RealDisk {
+    fn create_new(&self, _: &Path) -> io::Result<Box<dyn RawFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn open(&self, _: &Path, _: bool) -> io::Result<Box<dyn RawFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn list(&self, _: &Path) -> io::Result<Vec<Entry>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn kind(&self, _: &Path) -> io::Result<Option<EntryKind>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove_file(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn lock(&self, _: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
