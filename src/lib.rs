@@ -8,6 +8,7 @@ pub mod codec;
 mod error;
 mod frame;
 mod record;
+mod storage;
 
 pub mod partitioner {
     //! Partitioners.
