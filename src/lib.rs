@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod record;
 mod storage;
+mod tail;
 
 pub mod partitioner {
     //! Partitioners.
