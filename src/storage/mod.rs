@@ -1,6 +1,9 @@
-//! What the log stands on: directories, positioned files, and faults on demand.
+//! Where bytes lie: memory of the hot tail, directories, positioned files, and faults on demand.
 
+pub(crate) mod arena;
+pub(crate) mod chunk;
 pub(crate) mod directory;
 pub(crate) mod disk;
 pub(crate) mod fault;
 pub(crate) mod file;
+pub(crate) mod publish;

@@ -1,0 +1,762 @@
+//! A piece of the hot tail: memory that one writer fills and any number of readers read in place.
+//!
+//! The only file with `unsafe`. A chunk is heap memory, or a slot of a staging file that is mapped and shared, so that
+//! what was appended outlives the process. Its bytes, little-endian:
+//!
+//! ```text
+//!   0  magic         u32   "TLC1"   ┐ one word, zeroed first and stored last
+//!   4  checksum      u32            ┘ CRC-32 of bytes 8..64, begun with the file's key mixed with the slot's position
+//!   8  version       u32   1
+//!  12  slot length   u32   all of it, these 128 bytes too
+//!  16  topic id      u64
+//!  24  partition     u32
+//!  28  leader epoch  u32
+//!  32  base offset   u64   of the first frame
+//!  40  incarnation   u64   of the open that wrote it
+//!  48  salt          u64   random, never 0, never the slot's previous one
+//!  56  reserved      u64   0
+//!  64  reserved            64 bytes, 0, for readers in other processes
+//! 128  frames, back to back; then a zero word, unless the last frame ends the slot
+//! ```
+//!
+//! Positions count from the slot's first byte, so the first frame is at 128.
+//!
+//! # Why this is sound
+//!
+//! 1. A [`Memory`] is the only owner of its bytes: heap memory is allocated for it, and a [`Mapping`] hands out
+//!    each granule to one `Memory` at a time, of a file that it created itself and shows to nobody.
+//! 2. A [`Chunk`] owns its `Memory` until its last `Arc` is gone, and there is one [`ChunkWriter`] to a chunk.
+//! 3. The writer writes at or beyond the published counter only; readers read below it only. So no byte is written
+//!    while a slice of it can exist, and the counter's release and acquire order what was written before.
+//! 4. All memory is initialised from the start (zeroed by the allocator or the kernel).
+//!
+//! What Rust cannot see is another process that writes into the staging file. It is made with mode 0600,
+//! exclusively, under the log's lock: who writes there has the rights to attach a debugger as well.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+#[cfg(unix)]
+use std::fs::File;
+use std::mem::ManuallyDrop;
+#[cfg(unix)]
+use std::os::unix::fs::FileExt;
+#[cfg(unix)]
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+
+use crossbeam::utils::CachePadded;
+#[cfg(unix)]
+use memmap2::{MmapOptions, MmapRaw};
+#[cfg(unix)]
+use parking_lot::Mutex;
+#[cfg(unix)]
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
+#[cfg(unix)]
+use rustix::io::Errno;
+
+#[cfg(unix)]
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{commit_word, mix};
+use crate::storage::publish::{Counter, ReleaseAcquire, commit};
+
+/// Bytes before the first frame.
+pub(crate) const HEADER: usize = 128;
+/// Bytes of the header that recovery reads; the rest is for readers in other processes.
+const RECOVERY_HEADER: usize = 64;
+/// What slots are multiples of.
+pub(crate) const GRANULE: usize = 64 * 1024;
+/// No chunk is larger: positions fit 32 bits with room to spare, and a damaged length cannot ask for more.
+pub(crate) const MAX_LEN: usize = 1 << 30;
+/// "TLC1".
+const MAGIC: u32 = u32::from_le_bytes(*b"TLC1");
+const VERSION: u32 = 1;
+
+/// What the header of a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotHeader {
+    pub(crate) len: u32,
+    pub(crate) topic_id: u64,
+    pub(crate) partition: u32,
+    pub(crate) epoch: u32,
+    pub(crate) base_offset: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) salt: u64,
+}
+
+impl SlotHeader {
+    /// The header's bytes at `position` of the file with this `key`.
+    pub(crate) fn encode(&self, key: u64, position: usize) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..16].copy_from_slice(&self.len.to_le_bytes());
+        out[16..24].copy_from_slice(&self.topic_id.to_le_bytes());
+        out[24..28].copy_from_slice(&self.partition.to_le_bytes());
+        out[28..32].copy_from_slice(&self.epoch.to_le_bytes());
+        out[32..40].copy_from_slice(&self.base_offset.to_le_bytes());
+        out[40..48].copy_from_slice(&self.incarnation.to_le_bytes());
+        out[48..56].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = slot_checksum(&out[8..RECOVERY_HEADER], key, position);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a header; `None` unless it proves itself at `position` of the file with this `key`.
+    ///
+    /// The key keeps record values that look like a header from being taken for one.
+    pub(crate) fn parse(bytes: &[u8], key: u64, position: usize) -> Option<SlotHeader> {
+        let bytes = bytes.get(..RECOVERY_HEADER)?;
+        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes).ok();
+        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+        if u32_at(0)? != MAGIC
+            || u32_at(4)? != slot_checksum(&bytes[8..], key, position)
+            || u32_at(8)? != VERSION
+        {
+            return None;
+        }
+        let header = SlotHeader {
+            len: u32_at(12)?,
+            topic_id: u64_at(16)?,
+            partition: u32_at(24)?,
+            epoch: u32_at(28)?,
+            base_offset: u64_at(32)?,
+            incarnation: u64_at(40)?,
+            salt: u64_at(48)?,
+        };
+        let len = header.len as usize;
+        (len > HEADER && len.is_multiple_of(8) && len <= MAX_LEN && header.salt != 0).then_some(header)
+    }
+}
+
+fn slot_checksum(bytes: &[u8], key: u64, position: usize) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(mix(key, position));
+    crc.update(bytes);
+    crc.finalize()
+}
+
+/// Bytes with one owner, 8-aligned and initialised: what a chunk is made of.
+pub(crate) struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+}
+
+enum Backing {
+    Heap,
+    #[cfg(unix)]
+    Slot {
+        mapping: Arc<Mapping>,
+        first_granule: usize,
+    },
+}
+
+// SAFETY: a `Memory` owns its bytes alone (by construction, see the top of this file), so it may move between
+// threads like a `Box<[u8]>`; dropping it on another thread is what allocator and mapping both allow.
+unsafe impl Send for Memory {}
+// SAFETY: through a shared `Memory` nothing but its length and place can be read; access to the bytes goes through
+// `&mut Memory` or through the protocol of `Chunk` and `ChunkWriter`.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `len` zeroed bytes of heap; `None` when there are none, or `len` could not hold a frame.
+    pub(crate) fn heap(len: usize) -> Option<Memory> {
+        let layout = Memory::layout(len)?;
+        // SAFETY: the layout's size is not zero, `layout` saw to it.
+        let base = unsafe { alloc_zeroed(layout) };
+        Some(Memory { base: NonNull::new(base)?, len, backing: Backing::Heap })
+    }
+
+    /// Aligned to a cache line; only multiples of 8 that hold a header and more.
+    fn layout(len: usize) -> Option<Layout> {
+        if len <= HEADER || len > MAX_LEN || !len.is_multiple_of(8) {
+            return None;
+        }
+        Layout::from_size_align(len, 64).ok()
+    }
+
+    /// All bytes, the header's too.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The salt of the slot's previous life; 0 where there was none.
+    pub(crate) fn previous_salt(&mut self) -> u64 {
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&self.bytes()[48..56]);
+        u64::from_le_bytes(salt)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `base` points to `len` initialised bytes that live as long as `self`; `&mut self` makes this the
+        // only way to them, since a `Chunk` that shares them has the `Memory` locked away inside.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+
+    /// Key and position that the slot's header is bound to.
+    fn place(&self) -> (u64, usize) {
+        match &self.backing {
+            Backing::Heap => (0, 0),
+            #[cfg(unix)]
+            Backing::Slot { mapping, first_granule } => (mapping.key, Mapping::position(*first_granule)),
+        }
+    }
+
+    /// The word at `at`, for atomic access.
+    ///
+    /// # Safety
+    ///
+    /// - `at` is a multiple of 8, and `at + 8 <= len`.
+    /// - While the answer is used nobody reads or writes these 8 bytes without atomics.
+    unsafe fn word(&self, at: usize) -> &AtomicU64 {
+        debug_assert!(at.is_multiple_of(8) && at + 8 <= self.len);
+        // SAFETY: in bounds and aligned by the first duty (`base` is at least 8-aligned), alive as long as `self`;
+        // free of mixed access by the second.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }
+    }
+
+    /// Makes an empty chunk of it: what the slot said before is made invalid first, what it says now valid last.
+    /// A process killed at any moment in between leaves a slot that says nothing.
+    fn begin(&mut self, header: &SlotHeader) {
+        let (key, position) = self.place();
+        let encoded = header.encode(key, position);
+        let mut first = [0; 8];
+        first.copy_from_slice(&encoded[..8]);
+        // SAFETY: 0 and HEADER are multiples of 8 and `len > HEADER` is one too; `&mut self` keeps all others away.
+        let (magic, first_commit) = unsafe { (self.word(0), self.word(HEADER)) };
+        magic.store(0, Ordering::Relaxed);
+        first_commit.store(0, Ordering::Relaxed);
+        // Keeps the compiler from moving the new header's bytes above the zeros.
+        fence(Ordering::SeqCst);
+        self.bytes()[8..HEADER].copy_from_slice(&encoded[8..]);
+        // SAFETY: as above.
+        let magic = unsafe { self.word(0) };
+        magic.store(u64::from_ne_bytes(first), Ordering::Release);
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        match &self.backing {
+            Backing::Heap => {
+                if let Some(layout) = Memory::layout(self.len) {
+                    // SAFETY: allocated by `heap` with this very layout, and nobody else has the pointer.
+                    unsafe { dealloc(self.base.as_ptr(), layout) };
+                }
+            }
+            #[cfg(unix)]
+            Backing::Slot { mapping, first_granule } => {
+                mapping.release(*first_granule, self.len / GRANULE);
+            }
+        }
+    }
+}
+
+/// A staging file that is mapped and handed out by granules.
+///
+/// ```text
+///   0         4096            4096 + 64 KiB      4096 + 128 KiB
+///   ├──────────┼─────────────────┼──────────────────┼╌╌╌
+///   │ head     │ granule 0       │ granule 1        │
+///   └──────────┴─────────────────┴──────────────────┴╌╌╌
+/// ```
+#[cfg(unix)]
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    key: u64,
+    /// For each granule, whether a `Memory` owns it.
+    taken: Mutex<Vec<bool>>,
+}
+
+#[cfg(unix)]
+impl Mapping {
+    /// Bytes before the first granule.
+    pub(crate) const HEAD: usize = 4096;
+
+    /// Creates the file at `path`, which must not exist, with all its blocks allocated, so that a full disk is
+    /// an error here and never a signal later; writes `head` and maps it. On failure nothing is left.
+    pub(crate) fn create(
+        path: &Path,
+        head: &[u8],
+        granules: usize,
+        key: u64,
+        flush: bool,
+    ) -> Result<Arc<Mapping>> {
+        let len = granules.checked_mul(GRANULE).and_then(|n| n.checked_add(Mapping::HEAD));
+        let Some(len) = len.filter(|_| granules > 0 && head.len() <= Mapping::HEAD) else {
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, "no such size of a staging file").at_path(path)
+            );
+        };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Error::io("create the staging file", path, e.into()))?
+            .into();
+        Mapping::fill(&file, head, len, flush)
+            .and_then(|()| MmapOptions::new().len(len).map_raw(&file))
+            .map(|raw| Arc::new(Mapping { raw, key, taken: Mutex::new(vec![false; granules]) }))
+            .map_err(|e| {
+                // Nothing better can be done about a failure to clean up than to report the first one.
+                let _ = std::fs::remove_file(path);
+                Error::io("allocate the staging file", path, e)
+            })
+    }
+
+    fn fill(file: &File, head: &[u8], len: usize, flush: bool) -> std::io::Result<()> {
+        let result = loop {
+            match fallocate(file, FallocateFlags::empty(), 0, len as u64) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match result {
+            Ok(()) => {}
+            // Not every file system can: zeros allocate as well, only slower.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let zeros = vec![0; GRANULE];
+                let mut at = 0;
+                while at < len {
+                    let n = zeros.len().min(len - at);
+                    file.write_all_at(&zeros[..n], at as u64)?;
+                    at += n;
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+        // Where allocation leaves the size alone. Access beyond a file's end would be a signal.
+        if file.metadata()?.len() < len as u64 {
+            file.set_len(len as u64)?;
+        }
+        file.write_all_at(head, 0)?;
+        if flush {
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Where granule `index` begins in the file.
+    pub(crate) fn position(index: usize) -> usize {
+        Mapping::HEAD + index * GRANULE
+    }
+
+    /// Hands out `granules` neighbours, the first that are free and aligned to their own number. Lowest first,
+    /// since those were used before and are warm.
+    pub(crate) fn take(self: &Arc<Self>, granules: usize) -> Option<Memory> {
+        let mut taken = self.taken.lock();
+        if granules == 0 || granules > taken.len() {
+            return None;
+        }
+        let last = taken.len() - granules;
+        let first = (0..=last).step_by(granules).find(|&f| taken[f..f + granules].iter().all(|t| !t))?;
+        taken[first..first + granules].fill(true);
+        // SAFETY: `first + granules` is within the bitmap and so within the mapping, whose length is
+        // `position(bitmap's length)`; the pointer stays in the same mapping.
+        let base = unsafe { self.raw.as_mut_ptr().add(Mapping::position(first)) };
+        let backing = Backing::Slot { mapping: Arc::clone(self), first_granule: first };
+        // The granules are marked, so until `release` no other `Memory` has these bytes. The mapping's address is
+        // page-aligned and a granule's position a multiple of 4096.
+        NonNull::new(base).map(|base| Memory { base, len: granules * GRANULE, backing })
+    }
+
+    /// Called by the `Memory` that owns them, as its last act.
+    fn release(&self, first: usize, granules: usize) {
+        self.taken.lock()[first..first + granules].fill(false);
+    }
+
+    /// Whether nobody owns a granule.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.taken.lock().iter().all(|taken| !taken)
+    }
+
+    /// Bytes that can be handed out.
+    pub(crate) fn capacity(&self) -> usize {
+        self.taken.lock().len() * GRANULE
+    }
+}
+
+/// Where memory goes when a chunk's last holder lets go.
+pub(crate) trait Home: Send + Sync {
+    /// A chunk left its tail; until it is given back it is pinned by readers.
+    fn evicted(&self, bytes: usize, internal: bool);
+    /// The last holder is gone; `evicted` says whether [`Home::evicted`] was called before.
+    fn give_back(&self, memory: Memory, internal: bool, evicted: bool);
+}
+
+/// A piece of the hot tail, as readers see it.
+pub(crate) struct Chunk {
+    /// Taken out in `drop` only.
+    memory: ManuallyDrop<Memory>,
+    header: SlotHeader,
+    /// Bytes below are readable and stay as they are. On a cache line of its own: the writer stores it with each append.
+    published: CachePadded<Counter<AtomicUsize>>,
+    sealed: AtomicBool,
+    evicted: AtomicBool,
+    /// Whether it is booked as an internal topic's.
+    internal: bool,
+    home: Arc<dyn Home>,
+}
+
+impl Chunk {
+    /// All bytes of the chunk, its header's too: where the last frame ends at the latest.
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.len
+    }
+
+    /// The offset of the first frame, or of the next one while the chunk is empty.
+    pub(crate) fn base_offset(&self) -> u64 {
+        self.header.base_offset
+    }
+
+    /// The leader epoch that all frames were appended in.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.header.epoch
+    }
+
+    /// What tags are mixed with, beside the position.
+    pub(crate) fn salt(&self) -> u64 {
+        self.header.salt
+    }
+
+    /// The position where published frames end; at least [`HEADER`], never falls.
+    #[inline]
+    pub(crate) fn committed(&self) -> usize {
+        self.published.seen()
+    }
+
+    /// The published bytes `from..to`; `None` unless `HEADER <= from <= to <= committed()`.
+    #[inline]
+    pub(crate) fn bytes(&self, from: usize, to: usize) -> Option<&[u8]> {
+        if from < HEADER || from > to || to > self.committed() {
+            return None;
+        }
+        // SAFETY: in bounds, since `committed <= len`; initialised. Bytes below the counter are never written again
+        // while the chunk lives (the writer starts at the counter), and the chunk lives as long as the slice,
+        // which borrows it. The acquire load of the counter orders the writer's stores before this.
+        Some(unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(from), to - from) })
+    }
+
+    /// Whether no frame will follow. A reader at the end looks at [`Chunk::committed`] *again* after a yes.
+    pub(crate) fn sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Called once the chunk has left its tail: from now on it counts as pinned until readers let go of it.
+    pub(crate) fn mark_evicted(&self) {
+        if !self.evicted.swap(true, Ordering::AcqRel) {
+            self.home.evicted(self.memory.len, self.internal);
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: `memory` is not touched again, this is the drop of its only holder. `Arc` made every use of other
+        // holders happen before this, so whoever gets the memory next may write it.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        self.home.give_back(memory, self.internal, *self.evicted.get_mut());
+    }
+}
+
+/// The one that may write a chunk. Dropping it seals the chunk.
+pub(crate) struct ChunkWriter {
+    chunk: Arc<Chunk>,
+    /// Where the next frame goes; the word there is zero, unless it is the end.
+    cursor: usize,
+}
+
+impl ChunkWriter {
+    /// Begins a chunk in `memory`. The header's length is set here.
+    pub(crate) fn begin(
+        mut memory: Memory,
+        mut header: SlotHeader,
+        internal: bool,
+        home: Arc<dyn Home>,
+    ) -> ChunkWriter {
+        #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
+        {
+            header.len = memory.len as u32;
+        }
+        memory.begin(&header);
+        let chunk = Chunk {
+            memory: ManuallyDrop::new(memory),
+            header,
+            published: CachePadded::new(Counter::new(AtomicUsize::new(HEADER))),
+            sealed: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+            internal,
+            home,
+        };
+        ChunkWriter { chunk: Arc::new(chunk), cursor: HEADER }
+    }
+
+    /// What readers share.
+    pub(crate) fn chunk(&self) -> &Arc<Chunk> {
+        &self.chunk
+    }
+
+    /// Bytes left for frames. The word that ends them needs no room of its own: where frames leave any, it is at
+    /// least 8 bytes; where they fill the chunk, the end is the end.
+    pub(crate) fn room(&self) -> usize {
+        self.chunk.memory.len - self.cursor
+    }
+
+    /// The bytes where the next frame goes, holding whatever was there; `None` without room for `len`, which is
+    /// a multiple of 8.
+    #[inline]
+    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if len > self.room() || !len.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: in bounds by the check. At or beyond the published counter (the cursor never is below it), where
+        // readers make no slices; the only writer is borrowed for as long as this slice lives.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.chunk.memory.base.as_ptr().add(self.cursor), len) })
+    }
+
+    /// Ends the frame of `len` bytes that was written where [`ChunkWriter::reserve`] said: recovery believes it from
+    /// here on, readers after [`ChunkWriter::publish`]. `pure_tag` is the frame's plain checksum.
+    ///
+    /// # Panics
+    ///
+    /// If `len` was not reserved: no multiple of 8, zero, or more than there is room for.
+    #[inline]
+    pub(crate) fn stage(&mut self, len: usize, pure_tag: u32) {
+        assert!(len > 0 && len.is_multiple_of(8) && len <= self.room(), "staged what was not reserved");
+        let end = self.cursor + len;
+        #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
+        let word = commit_word(len as u32, pure_tag ^ mix(self.chunk.header.salt, self.cursor));
+        let following = (end < self.chunk.memory.len).then(|| self.word(end));
+        commit::<_, ReleaseAcquire>(self.word(self.cursor), following, word.to_le());
+        self.cursor = end;
+    }
+
+    /// Lets readers see all that was staged, at once.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        self.chunk.published.publish(self.cursor);
+    }
+
+    /// Takes back what was staged and not published.
+    pub(crate) fn abandon(&mut self) {
+        let published = self.chunk.published.seen();
+        if self.cursor > published {
+            // The frames behind it prove themselves still, but nobody gets past a zero.
+            self.word(published).store(0, Ordering::Release);
+            self.cursor = published;
+        }
+    }
+
+    /// No frame will follow; what was staged and not published is taken back. When rolling, the successor goes into
+    /// the tail first: who sees the seal then finds it there.
+    pub(crate) fn seal(self) -> Arc<Chunk> {
+        Arc::clone(&self.chunk)
+    }
+
+    /// The commit word at `at`, which is at or beyond the published counter, a multiple of 8, and below the end.
+    fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at >= HEADER && at < self.chunk.memory.len);
+        debug_assert!(at >= self.chunk.published.seen());
+        // SAFETY: aligned and in bounds by the assertion (the length is a multiple of 8 as well). All callers stay at or
+        // beyond the published counter, where readers do not look, and let go of the word before anything is
+        // published; a slice from `reserve` would borrow the writer mutably, so there is none.
+        unsafe { self.chunk.memory.word(at) }
+    }
+}
+
+impl Drop for ChunkWriter {
+    fn drop(&mut self) {
+        self.abandon();
+        self.chunk.sealed.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+impl ChunkWriter {
+    /// Stages one record; `false` without room.
+    pub(crate) fn append(&mut self, record: &crate::record::Record<'_>, offset: u64) -> bool {
+        let len = crate::frame::frame_len(record, false).unwrap();
+        let Some(out) = self.reserve(len) else { return false };
+        let tag = crate::frame::write(out, record, offset, crate::clock::Timestamp::from_nanos(1), 0, None);
+        self.stage(len, tag);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameView;
+    use crate::record::Record;
+    use parking_lot::Mutex;
+
+    /// A home that keeps what comes back.
+    #[derive(Default)]
+    struct Drawer {
+        evicted: Mutex<usize>,
+        back: Mutex<Vec<(Memory, bool)>>,
+    }
+
+    impl Home for Drawer {
+        fn evicted(&self, bytes: usize, _: bool) {
+            *self.evicted.lock() += bytes;
+        }
+
+        fn give_back(&self, memory: Memory, _: bool, evicted: bool) {
+            self.back.lock().push((memory, evicted));
+        }
+    }
+
+    const SLOT: SlotHeader =
+        SlotHeader { len: 0, topic_id: 7, partition: 3, epoch: 2, base_offset: 10, incarnation: 5, salt: 99 };
+
+    fn writer(len: usize) -> (ChunkWriter, Arc<Drawer>) {
+        let home = Arc::new(Drawer::default());
+        (ChunkWriter::begin(Memory::heap(len).unwrap(), SLOT, false, home.clone()), home)
+    }
+
+    fn stage(writer: &mut ChunkWriter, offset: u64, value: &[u8]) -> bool {
+        writer.append(&Record::new(value), offset)
+    }
+
+    #[test]
+    fn readers_see_what_was_published_and_no_more() {
+        let (mut writer, _) = writer(1024);
+        let chunk = Arc::clone(writer.chunk());
+        assert_eq!((chunk.committed(), chunk.capacity(), chunk.base_offset()), (HEADER, 1024, 10));
+        assert!(stage(&mut writer, 10, b"one") && stage(&mut writer, 11, b"two"));
+        assert_eq!(chunk.committed(), HEADER);
+        assert!(chunk.bytes(HEADER, HEADER + 8).is_none());
+        writer.publish();
+        let end = chunk.committed();
+        let bytes = chunk.bytes(HEADER, end).unwrap();
+        let one = FrameView::parse(bytes).unwrap();
+        one.verify(mix(99, HEADER)).unwrap();
+        let two = FrameView::parse(&bytes[one.len()..]).unwrap();
+        two.verify(mix(99, HEADER + one.len())).unwrap();
+        assert_eq!((one.value(), two.value()), (Some(&b"one"[..]), Some(&b"two"[..])));
+        assert!(chunk.bytes(0, end).is_none() && chunk.bytes(end, HEADER).is_none());
+        assert!(chunk.bytes(HEADER, end + 8).is_none() && chunk.bytes(end, end).is_some());
+        assert!(!chunk.sealed());
+        assert!(Arc::ptr_eq(&writer.seal(), &chunk));
+        assert!(chunk.sealed());
+    }
+
+    #[test]
+    fn an_abandoned_batch_leaves_a_zero() {
+        let (mut writer, home) = writer(1024);
+        stage(&mut writer, 10, b"kept");
+        writer.publish();
+        let end = writer.chunk().committed();
+        stage(&mut writer, 11, b"not kept");
+        stage(&mut writer, 12, b"nor this");
+        writer.abandon();
+        assert_eq!(writer.chunk().committed(), end);
+        assert_eq!(writer.room(), 1024 - end);
+        drop(writer);
+        let (mut memory, evicted) = home.back.lock().pop().unwrap();
+        assert!(!evicted);
+        assert_eq!(memory.bytes()[end..end + 8], [0; 8]);
+        assert_eq!(SlotHeader::parse(memory.bytes(), 0, 0), Some(SlotHeader { len: 1024, ..SLOT }));
+    }
+
+    #[test]
+    fn fills_up_to_the_last_byte() {
+        let (mut writer, home) = writer(HEADER + 80);
+        assert!(stage(&mut writer, 10, b"12345678")); // 40 bytes
+        assert!(stage(&mut writer, 11, b"12345678"));
+        assert_eq!(writer.room(), 0);
+        assert!(!stage(&mut writer, 12, b""));
+        assert!(writer.reserve(4).is_none());
+        writer.publish();
+        assert_eq!(writer.chunk().committed(), HEADER + 80);
+        writer.abandon();
+        drop(writer);
+        assert_eq!(home.back.lock().len(), 1);
+    }
+
+    #[test]
+    fn the_next_life_begins_empty_and_ends_in_zeros() {
+        let (mut old, home) = writer(1024);
+        while stage(&mut old, 10, b"an earlier life") {}
+        old.publish();
+        drop(old);
+        let (mut memory, _) = home.back.lock().pop().unwrap();
+        assert_eq!(memory.previous_salt(), 99);
+        let mut new = ChunkWriter::begin(memory, SlotHeader { salt: 100, ..SLOT }, false, home.clone());
+        stage(&mut new, 10, b"short");
+        new.publish();
+        let end = new.chunk().committed();
+        drop(new);
+        let (mut memory, _) = home.back.lock().pop().unwrap();
+        assert_eq!(memory.bytes()[end..end + 8], [0; 8]);
+        assert_ne!(memory.bytes()[end + 8..end + 16], [0; 8], "the earlier life lies behind");
+    }
+
+    #[test]
+    fn the_last_holder_gives_back() {
+        let (writer, home) = writer(1024);
+        let reader = Arc::clone(writer.chunk());
+        drop(writer);
+        reader.mark_evicted();
+        reader.mark_evicted();
+        assert_eq!((*home.evicted.lock(), home.back.lock().len()), (1024, 0));
+        drop(reader);
+        assert!(home.back.lock().pop().unwrap().1);
+    }
+
+    #[test]
+    #[should_panic(expected = "not reserved")]
+    fn staging_beyond_the_end_is_refused() {
+        let (mut writer, _) = writer(256);
+        writer.stage(136, 0);
+    }
+
+    #[test]
+    fn no_memory_for_less_than_a_frame() {
+        for len in [0, 8, HEADER, HEADER + 1, MAX_LEN + 8, usize::MAX & !7] {
+            assert!(Memory::heap(len).is_none(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_slot_header_proves_itself_and_its_place() {
+        let header = SlotHeader { len: 65536, ..SLOT };
+        let good = header.encode(1, 4096);
+        assert_eq!(SlotHeader::parse(&good, 1, 4096), Some(header));
+        assert_eq!(SlotHeader::parse(&good, 2, 4096), None);
+        assert_eq!(SlotHeader::parse(&good, 1, 4096 + GRANULE), None);
+        for bit in 0..RECOVERY_HEADER * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SlotHeader::parse(&bad, 1, 4096), None, "bit {bit}");
+        }
+        for cut in 0..RECOVERY_HEADER {
+            assert_eq!(SlotHeader::parse(&good[..cut], 1, 4096), None);
+        }
+        for len in [0, 128, 129, MAX_LEN as u32 + 8, u32::MAX] {
+            assert_eq!(SlotHeader::parse(&SlotHeader { len, ..SLOT }.encode(1, 0), 1, 0), None);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_mapping_hands_out_each_granule_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        let mapping = Mapping::create(&path, b"head", 17, 0, true).unwrap();
+        assert!(Mapping::create(&path, b"head", 1, 0, false).is_err(), "exists");
+        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, Mapping::HEAD + 17 * GRANULE);
+        let small = mapping.take(1).unwrap();
+        let big = mapping.take(8).unwrap();
+        assert_eq!((small.place().1, big.place().1), (Mapping::HEAD, Mapping::position(8)));
+        assert!(mapping.take(8).is_none(), "the rest is not aligned");
+        assert!(mapping.take(0).is_none() && mapping.take(18).is_none());
+        let rest: Vec<_> = std::iter::from_fn(|| mapping.take(1)).collect();
+        assert_eq!(rest.len(), 8);
+        drop(small);
+        assert!(!mapping.is_idle());
+        assert_eq!(mapping.take(1).unwrap().place().1, Mapping::HEAD);
+        drop((rest, big));
+        assert!(mapping.is_idle());
+        assert_eq!(mapping.capacity(), 17 * GRANULE);
+    }
+}
