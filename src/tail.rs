@@ -74,6 +74,11 @@ impl Tail {
         self.chunks.lock().front().map(|c| c.base_offset())
     }
 
+    /// Where the first chunk begins that begins after `offset`.
+    pub(crate) fn first_after(&self, offset: u64) -> Option<u64> {
+        self.next_after(offset).map(|c| c.base_offset())
+    }
+
     /// Takes the oldest chunk out, if it is the one that begins at `base_offset`. Its memory comes back with the
     /// last reader in it; until then it counts as pinned.
     pub(crate) fn evict(&self, base_offset: u64) -> Option<Arc<Chunk>> {

@@ -586,7 +586,7 @@ mod tests {
         assert_eq!(record.encode(), "topic 1\nid=9f2c07d1a4b3e856\npartitions=1\n");
         let back = decode(&record.encode()).unwrap();
         assert_eq!(back.config, TopicConfig::new().partitions(1));
-        assert_eq!(back.config.resolved(), ResolvedConfig::default());
+        assert_eq!(back.config.resolved(), TopicConfig::new().resolved());
         for policy in
             [SyncPolicy::Never, SyncPolicy::EveryRecords(9), SyncPolicy::Every(Duration::from_nanos(1))]
         {

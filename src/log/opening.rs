@@ -29,11 +29,14 @@ use crate::log::report::{RecoveryItem, RecoveryReport};
 use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
 use crate::partition::core::{Opened, PartitionCore};
 use crate::partition::cursor::Cursor;
+use crate::partition::cursor::Store;
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
 use crate::storage::arena::{self, Pool, StagedChunk, random_nonzero};
-use crate::storage::directory::{Directory, Disk, EntryKind, RealDisk};
+use crate::storage::directory::Directory;
+use crate::storage::disk::{Disk, EntryKind, RealDisk};
+use crate::tail::Tail;
 use crate::topic_partition::TopicPartition;
 
 /// The largest root file that is believed.
@@ -254,8 +257,7 @@ impl LogBuilder {
         }
         remove_stray_staging(&directory, staging_id)?;
 
-        let engine =
-            Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
+        let engine = Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
         let topics = found
             .into_iter()
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
@@ -287,7 +289,13 @@ fn topic_core(
         .zip(opened)
         .map(|(number, opened)| {
             let identity = Identity { topic_id: id, tp: TopicPartition::new(Arc::clone(name), number) };
-            PartitionCore::open(identity, Arc::clone(engine), settings, partition_folder(name, id, number), opened)
+            PartitionCore::open(
+                identity,
+                Arc::clone(engine),
+                settings,
+                partition_folder(name, id, number),
+                opened,
+            )
         })
         .collect();
     TopicCore::new(Arc::clone(name), id, config, partitions)
@@ -311,14 +319,15 @@ fn read_root(directory: &Directory) -> Result<Option<RootFile>> {
     // A directory may be begun in when it is empty, but for what file systems and people put everywhere, and
     // for what an open that died before its first root file left.
     for entry in directory.list(Path::new(""))? {
-        let harmless = entry.name == "LOCK" || entry.name == "lost+found" || entry.name.starts_with('.');
-        let begun = entry.name.starts_with("staging-") || entry.name.starts_with(ROOT);
-        if entry.name == TOPICS_FOLDER {
+        let name = entry.name.to_string_lossy();
+        let harmless = name == "LOCK" || name == "lost+found" || name.starts_with('.');
+        let begun = name.starts_with("staging-") || name.starts_with(ROOT);
+        if name == TOPICS_FOLDER {
             let message = "the root file of the log is missing; its topics are there";
             return Err(Error::new(ErrorKind::CorruptRecord, message).at_path(&directory.root().join(ROOT)));
         }
         if !harmless && !begun {
-            let message = format!("the directory holds {:?} and is not a log", entry.name);
+            let message = format!("the directory holds {name:?} and is not a log");
             return Err(Error::new(ErrorKind::ForeignFile, message).at_path(directory.root()));
         }
     }
@@ -352,7 +361,8 @@ fn staging_folder(directory: &Directory, root: &RootFile) -> PathBuf {
 fn remove_stray_staging(directory: &Directory, current: u64) -> Result<()> {
     let own = format!("staging-{current:016x}-");
     for entry in directory.list(Path::new(""))? {
-        if entry.name.starts_with("staging-") && !entry.name.starts_with(&own) {
+        let name = entry.name.to_string_lossy();
+        if name.starts_with("staging-") && !name.starts_with(&own) {
             directory.remove_file(Path::new(&entry.name))?;
         }
     }
@@ -364,8 +374,8 @@ fn read_catalog(topics: &Opened, codecs: &Codecs) -> Result<Catalog> {
     let mut catalog = Catalog::default();
     let mut cursor = Cursor::new(topics.start);
     let identity = Arc::new(Identity { topic_id: 1, tp: TopicPartition::new(TOPICS, 0) });
-    let tail = crate::tail::Tail::default();
-    let store = crate::partition::cursor::Store {
+    let tail = Tail::new();
+    let store = Store {
         identity: &identity,
         tail: &tail,
         chain: &topics.chain,
@@ -410,13 +420,7 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// Brings one partition back.
-    fn partition(
-        &mut self,
-        topic: &Arc<str>,
-        id: u64,
-        number: u32,
-        config: &TopicConfig,
-    ) -> Result<Opened> {
+    fn partition(&mut self, topic: &Arc<str>, id: u64, number: u32, config: &TopicConfig) -> Result<Opened> {
         let folder = partition_folder(topic, id, number);
         let staged = self.staged.take(id, number);
         let settings = config.resolved().settings;
@@ -433,8 +437,8 @@ impl Opening<'_> {
             settings: &settings,
             quarantine: Path::new(QUARANTINE),
         };
-        let (opened, found) =
-            recover_partition(&recovering, staged).map_err(|e| e.with_partition(Arc::clone(topic), number))?;
+        let (opened, found) = recover_partition(&recovering, staged)
+            .map_err(|e| e.with_partition(Arc::clone(topic), number))?;
         self.report.replayed += found.replayed;
         self.report.items.extend(found.items.into_iter().map(|note| RecoveryItem {
             action: note.action,
@@ -455,7 +459,10 @@ impl Opening<'_> {
             return Ok(());
         }
         for entry in self.directory.list(topics)? {
-            let known = folder_id(&entry.name)
+            let known = entry
+                .name
+                .to_str()
+                .and_then(folder_id)
                 .is_some_and(|id| catalog.by_id(id).is_some() || built_in().any(|(_, own)| own == id));
             if known || entry.kind != EntryKind::Directory {
                 continue;

@@ -3,12 +3,12 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::codec::Compression;
 use crate::error::Result;
 use crate::log::catalog::TopicConfig;
 use crate::log::core::{LogCore, TopicCore};
 use crate::partition::Partition;
 use crate::partition::settings::{SyncPolicy, TimestampType};
-use crate::codec::Compression;
 
 /// A named stream of records in one or more partitions. Cheap to clone; keeps its log open.
 ///

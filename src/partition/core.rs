@@ -17,8 +17,8 @@ use crate::partition::settings::{Settings, SyncPolicy, TimestampType};
 use crate::partition::watermarks::{OnReached, Signal, Watermark, register};
 use crate::partition::write_behind::{Duty, Engine, Stand, closed};
 use crate::record::Record;
-use crate::segment::SegmentWriter;
 use crate::segment::chain::Chain;
+use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::Want;
 use crate::storage::chunk::ChunkWriter;
 use crate::tail::Tail;
@@ -162,7 +162,7 @@ impl PartitionCore {
             }),
             start: AtomicU64::new(opened.start),
             end: AtomicU64::new(opened.end),
-            tail: Tail::default(),
+            tail: Tail::new(),
             chain: opened.chain,
             written: Watermark::new(opened.end),
             durable: Watermark::new(opened.durable),
@@ -283,7 +283,8 @@ impl PartitionCore {
         loop {
             if let Some(writer) = self.engine.pool.take(&want).map_err(|e| self.here(e))? {
                 self.tail.push(Arc::clone(writer.chunk()));
-                if let Some(mut old) = state.writer.replace(writer) {
+                // The successor is in the tail before the old one is sealed: who reads to a seal finds it there.
+                if let Some(old) = state.writer.replace(writer) {
                     old.seal();
                 }
                 state.slot = (state.slot + 1).min(SLOTS.len() - 1);
@@ -345,7 +346,9 @@ impl PartitionCore {
             let len = frame_len(record, false).unwrap_or(0);
             let Some(out) = writer.reserve(len) else {
                 writer.abandon();
-                return Err(self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said")));
+                return Err(
+                    self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
+                );
             };
             let tag = write(out, record, base_offset + index as u64, timestamp, bits, None);
             writer.stage(len, tag);
@@ -432,16 +435,21 @@ impl PartitionCore {
     pub(crate) fn offset_for_time(&self, target: Timestamp) -> Result<Option<(u64, Timestamp)>> {
         let limit = self.high_watermark();
         let start = self.start_offset();
-        // What is in segments can be searched by their index; what is only in the tail is walked.
-        let from = match self.chain.find_time(target).map_err(|e| self.here(e))? {
-            Some(cursor) => match self.chain.first_offset_at(&cursor).map_err(|e| self.here(e))? {
-                Some(offset) => offset.max(start),
-                None => self.written_offset().max(start),
-            },
-            None if self.engine.is_durable() => self.written_offset().max(start),
-            None => start,
-        };
-        self.first_from(from.min(limit), limit, |timestamp| timestamp >= target)
+        // What is in segments is searched by their index; what is only in the tail is walked.
+        let written = self.chain.segments().last().map_or(start, |last| last.next_offset());
+        if let Some(mut cursor) = self.chain.find_time(target).map_err(|e| self.here(e))? {
+            while let Some(block) =
+                self.chain.next(&mut cursor, &self.engine.codecs).map_err(|e| self.here(e))?
+            {
+                let found = frames_of(block.frames()).find(|f| {
+                    f.offset() >= start && f.offset() < limit && !f.is_control() && f.timestamp() >= target
+                });
+                if let Some(frame) = found {
+                    return Ok(Some((frame.offset(), frame.timestamp())));
+                }
+            }
+        }
+        self.first_from(written.max(start).min(limit), limit, |timestamp| timestamp >= target)
     }
 
     fn first_from(
@@ -716,7 +724,7 @@ impl Duty for PartitionCore {
 
     fn evict(&self, base_offset: u64) {
         if let Some(chunk) = self.tail.evict(base_offset) {
-            self.engine.pool.evicted(&chunk);
+            chunk.mark_evicted();
         }
     }
 
@@ -727,11 +735,9 @@ impl Duty for PartitionCore {
             return self.engine.holds(me);
         }
         state.held = false;
-        if let Some(mut writer) = state.writer.take() {
-            writer.seal();
+        if let Some(writer) = state.writer.take() {
             state.slot = 0;
-            let base_offset = writer.chunk().base_offset();
-            drop(writer);
+            let base_offset = writer.seal().base_offset();
             drop(state);
             self.drain.lock().let_go(base_offset);
             self.engine.evictable(me, base_offset);
@@ -767,14 +773,18 @@ impl PartitionCore {
 impl Run {
     /// The frames of the stretch.
     pub(crate) fn frames(&self) -> impl Iterator<Item = FrameView<'_>> {
-        let bytes = self.bytes();
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            (at < bytes.len()).then(|| {
-                let frame = FrameView::trusted(&bytes[at..]);
-                at += frame.len();
-                frame
-            })
-        })
+        frames_of(self.bytes())
     }
+}
+
+/// Frames that stand back to back.
+fn frames_of(bytes: &[u8]) -> impl Iterator<Item = FrameView<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        (at < bytes.len()).then(|| {
+            let frame = FrameView::trusted(&bytes[at..]);
+            at += frame.len();
+            frame
+        })
+    })
 }

@@ -83,11 +83,11 @@ impl Cursor {
                     let run = hot.run(store.limit, max_records, max_bytes, self.next);
                     if run.to > run.from {
                         self.next = run.next;
-                        if run.count == 0 {
+                        if run.records == 0 {
                             continue;
                         }
                         let source = Source::Hot(Arc::clone(hot.chunk()));
-                        return Ok(Some(self.stretch(store, source, run.from, run.to, run.count)));
+                        return Ok(Some(self.stretch(store, source, run.from, run.to, run.records)));
                     }
                     self.place = Place::Lost;
                 }
@@ -139,7 +139,7 @@ impl Cursor {
         if let Some(chunk) = store.tail.find(self.next) {
             let mut hot = HotCursor::new(chunk);
             hot.seek(self.next);
-            if !hot.at_end() {
+            if !hot.exhausted() {
                 self.place = Place::Hot(hot);
                 return Ok(true);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::Result;
 use crate::partition::core::{Appended, PartitionCore};
+use crate::partition::watermarks::OnReached;
 use crate::partition::write_behind::refuse_in_callback;
 
 /// How many copies a delivery stands for. (Kafka: `acks`.)
@@ -66,7 +67,6 @@ pub struct Delivered {
 /// assert_eq!(delivered.durability, tapelog::Durability::Memory);
 /// # Ok::<(), tapelog::Error>(())
 /// ```
-#[must_use = "a delivery tells where the record is, and can be waited for"]
 pub struct Delivery {
     partition: u32,
     appended: Appended,
@@ -167,16 +167,14 @@ impl Delivery {
         Ok(self.delivered())
     }
 
-    /// Has `callback` called on the log's callback thread once the promise is kept, or cannot be.
+    /// Has `callback` called once the promise is kept, or cannot be: at once and here, where it is only that the
+    /// process may die; for the disk, on the log's callback thread.
     ///
     /// Callbacks of one partition come in the order of their offsets. No lock is held: a callback may send, but
-    /// not wait. A panic in it is contained.
-    pub fn on_complete(self, callback: impl FnOnce(Result<Delivered>) + Send + 'static, )
-    where
-        Self: Sized,
-    {
+    /// on the callback thread it may not wait. A panic in it is contained there.
+    pub fn on_complete(self, callback: impl FnOnce(Result<Delivered>) + Send + 'static) {
         let delivered = self.delivered();
-        let then = Box::new(move |result: Result<()>| callback(result.map(|()| delivered)));
+        let then: OnReached = Box::new(move |result| callback(result.map(|()| delivered)));
         match self.open {
             Some(core) => core.when_durable(self.appended.next_offset, then),
             None => then(Ok(())),

@@ -14,9 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FrameView, mix};
 use crate::partition::settings::Settings;
 use crate::segment::chain::Chain;
-use crate::segment::{Segment, SegmentMeta, SegmentWriter};
+use crate::segment::format::SegmentMeta;
+use crate::segment::reader::Segment;
+use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::random_nonzero;
-use crate::storage::chunk::{Chunk, FRAMES_AT};
+use crate::storage::chunk::{Chunk, HEADER as FRAMES_AT};
 use crate::storage::directory::Directory;
 use crate::tail::Tail;
 
@@ -171,8 +173,7 @@ impl Sink {
             created: ctx.clock.now(),
         };
         ctx.directory.create_dir_all(&self.folder)?;
-        let directory = Arc::clone(ctx.directory);
-        let writer = SegmentWriter::create(directory, &self.folder, meta, ctx.settings.segment_bytes)?;
+        let writer = SegmentWriter::create(ctx.directory, &self.folder, meta, ctx.settings.segment_bytes)?;
         ctx.chain.push(Arc::clone(writer.segment()));
         self.unflushed.push(Arc::clone(writer.segment()));
         self.writer = Some(writer);
@@ -207,7 +208,7 @@ impl Sink {
 }
 
 /// What a step did.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Progress {
     /// Chunks whose every frame is in a segment file now.
     pub(crate) released: Vec<Arc<Chunk>>,
@@ -323,7 +324,7 @@ impl Drain {
         let mut at = FRAMES_AT;
         let committed = chunk.committed();
         while at < committed {
-            let frame = FrameView::trusted(chunk.bytes(at, committed));
+            let frame = FrameView::trusted(published(&chunk, at, committed));
             if frame.offset() >= next {
                 break;
             }
@@ -342,7 +343,7 @@ impl Drain {
         quantum: usize,
         taken: &mut usize,
     ) -> Result<()> {
-        let bytes = chunk.bytes(FRAMES_AT, committed);
+        let bytes = published(chunk, FRAMES_AT, committed);
         while *at < committed && *taken < quantum {
             let frame = FrameView::trusted(&bytes[*at - FRAMES_AT..]);
             let mixed = mix(chunk.salt(), *at);
@@ -362,6 +363,11 @@ impl Drain {
         }
         Ok(())
     }
+}
+
+/// Bytes of a chunk up to what it said was committed; it never says less later.
+fn published(chunk: &Chunk, from: usize, committed: usize) -> &[u8] {
+    chunk.bytes(from, committed).unwrap_or_default()
 }
 
 /// How long the append is whose first frame begins `frames`.

@@ -95,8 +95,11 @@ impl Partition {
                 .with_topic(own.topic()));
         }
         if let Some(other) = records.iter().filter_map(|r| r.partition).find(|p| *p != own.partition()) {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("the record names partition {other}"))
-                .with_partition(own.topic(), own.partition()));
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the record names partition {other}"),
+            )
+            .with_partition(own.topic(), own.partition()));
         }
         let wait = Wait::For(self.core.engine().max_block);
         let appended = self.core.append(records, wait, expected_end)?;
@@ -156,7 +159,8 @@ impl Partition {
     pub fn wait_durable(&self, offset: u64, timeout: Duration) -> Result<()> {
         refuse_in_callback("wait_durable")?;
         if offset > self.end_offset() {
-            let message = format!("nothing was appended up to there: the end offset is {}", self.end_offset());
+            let message =
+                format!("nothing was appended up to there: the end offset is {}", self.end_offset());
             return Err(Error::new(ErrorKind::InvalidArgument, message).at_offset(offset));
         }
         self.core.wait_durable(offset, Deadline::after(timeout))

@@ -24,7 +24,8 @@ pub(crate) enum Source {
 impl Source {
     fn bytes(&self, from: usize, to: usize) -> &[u8] {
         match self {
-            Source::Hot(chunk) => chunk.bytes(from, to),
+            // A stretch lies below what was published when it was read.
+            Source::Hot(chunk) => chunk.bytes(from, to).unwrap_or_default(),
             Source::Cold(block) => &block.frames()[from..to],
         }
     }

@@ -144,10 +144,7 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
 }
 
 /// Brings one partition back and makes what is in it durable.
-pub(crate) fn recover_partition(
-    r: &Recovering<'_>,
-    staged: Vec<StagedChunk>,
-) -> Result<(Opened, Recovered)> {
+pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
     let mut scans = scan_all(r)?;
     let mut hot = Vec::with_capacity(staged.len());
@@ -204,8 +201,9 @@ fn scan_all(r: &Recovering<'_>) -> Result<Vec<SegmentScan>> {
     }
     let mut names: Vec<(u64, u32, String)> = Vec::new();
     for entry in r.directory.list(r.folder)? {
-        if let Some((base_offset, generation)) = parse_file_name(&entry.name) {
-            names.push((base_offset, generation, entry.name));
+        let Some(name) = entry.name.to_str() else { continue };
+        if let Some((base_offset, generation)) = parse_file_name(name) {
+            names.push((base_offset, generation, name.to_owned()));
         }
     }
     names.sort();
@@ -263,12 +261,7 @@ fn damaged_note(r: &Recovering<'_>, scan: &SegmentScan, damage: &Damage) -> Note
 }
 
 /// Moves a segment that is no part of the log any more to the quarantine, unless hot frames cover all it held.
-fn set_file_aside(
-    r: &Recovering<'_>,
-    scan: &SegmentScan,
-    covered: u64,
-    done: &mut Recovered,
-) -> Result<()> {
+fn set_file_aside(r: &Recovering<'_>, scan: &SegmentScan, covered: u64, done: &mut Recovered) -> Result<()> {
     let from = r.folder.join(&scan.file_name);
     if scan.end.next_offset <= covered && scan.torn.is_none() {
         return r.directory.remove_file(&from);
@@ -365,8 +358,7 @@ fn assemble(
         if i + 1 < scans.len() {
             segments.push(Segment::open(r.directory, r.folder, scan)?);
         } else {
-            let directory = Arc::clone(r.directory);
-            let last = SegmentWriter::continue_at(directory, r.folder, scan, r.settings.segment_bytes)?;
+            let last = SegmentWriter::continue_at(r.directory, r.folder, scan, r.settings.segment_bytes)?;
             segments.push(Arc::clone(last.segment()));
             writer = Some(last);
         }
@@ -479,8 +471,13 @@ mod tests {
                     let last = if cut || !two { first } else { second };
                     let whole_end = if cut || !two { 10 } else { 20 };
                     let end = if last & 2 != 0 { whole_end - 2 } else { whole_end };
-                    for hot in [None, Some((0, 5)), Some((end - 3, end + 4)), Some((end, end + 4)), Some((end + 1, end + 4))]
-                    {
+                    for hot in [
+                        None,
+                        Some((0, 5)),
+                        Some((end - 3, end + 4)),
+                        Some((end, end + 4)),
+                        Some((end + 1, end + 4)),
+                    ] {
                         let plan = plan(&segments, &hot.into_iter().collect::<Vec<_>>());
                         assert_eq!(plan.keep, if cut || !two { 1 } else { 2 }, "C");
                         assert_eq!((plan.end, plan.drop_unfinished), (end, last & 2 != 0), "D");

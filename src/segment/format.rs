@@ -29,7 +29,7 @@
 //!   40  its offset       u64   of the first record that has it; u64::MAX: there is no record
 //!   48  entry count      u32   of the index
 //!   52  index checksum   u32   CRC-32 of the index
-//!   56  reserved         u32   0
+//!   56  frame words      u32   bytes of frames in the segment / 8, at most 2^32 - 1
 //!   60  trailer checksum u32   CRC-32 of bytes 0..60
 //! ```
 //!
@@ -66,12 +66,14 @@ pub(crate) struct Boundary {
     pub(crate) next_offset: u64,
     /// The largest timestamp, and the offset of the first record that has it.
     pub(crate) max_timestamp: Option<(Timestamp, u64)>,
+    /// Bytes of frames before compression: what the size of a segment counts.
+    pub(crate) frame_bytes: u64,
 }
 
 impl Boundary {
     /// That of a segment without a block.
     pub(crate) fn empty(base_offset: u64) -> Self {
-        Boundary { position: HEADER as u64, next_offset: base_offset, max_timestamp: None }
+        Boundary { position: HEADER as u64, next_offset: base_offset, max_timestamp: None, frame_bytes: 0 }
     }
 }
 
@@ -197,6 +199,8 @@ impl Trailer {
         put(&mut out, 40, &its_offset.to_le_bytes());
         put(&mut out, 48, &self.entries.to_le_bytes());
         put(&mut out, 52, &self.index_crc.to_le_bytes());
+        let words = u32::try_from(self.end.frame_bytes / 8).unwrap_or(u32::MAX);
+        put(&mut out, 56, &words.to_le_bytes());
         close(out)
     }
 
@@ -216,6 +220,7 @@ impl Trailer {
                 position: u64::from_le_bytes(get(bytes, 16)),
                 next_offset: u64::from_le_bytes(get(bytes, 24)),
                 max_timestamp: (its_offset != u64::MAX).then_some((max_timestamp, its_offset)),
+                frame_bytes: u64::from(u32::from_le_bytes(get(bytes, 56))) * 8,
             },
             entries: u32::from_le_bytes(get(bytes, 48)),
             index_crc: u32::from_le_bytes(get(bytes, 52)),
@@ -290,8 +295,12 @@ mod tests {
 
     #[test]
     fn trailer_round_trips_and_must_fit_its_file() {
-        let end =
-            Boundary { position: 640, next_offset: 1_010, max_timestamp: Some((Timestamp::MAX, 1_004)) };
+        let end = Boundary {
+            position: 640,
+            next_offset: 1_010,
+            max_timestamp: Some((Timestamp::MAX, 1_004)),
+            frame_bytes: 4_096,
+        };
         let trailer = Trailer { salt: 99, end, entries: 3, index_crc: 8 };
         let bytes = trailer.encode();
         let len = 640 + 3 * 32 + 64;

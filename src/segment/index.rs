@@ -255,8 +255,12 @@ mod tests {
         for i in 0..20 {
             index.append(10 + i, 64 + i * STRETCH, ts(i as i64), 3).unwrap();
         }
-        let end =
-            Boundary { position: 64 + 20 * STRETCH, next_offset: 30, max_timestamp: Some((ts(19), 29)) };
+        let end = Boundary {
+            position: 64 + 20 * STRETCH,
+            next_offset: 30,
+            max_timestamp: Some((ts(19), 29)),
+            frame_bytes: 0,
+        };
         let bytes = index.encode(5, end).unwrap();
         let (entries, tail) = bytes.split_at(20 * ENTRY);
         let trailer = Trailer { salt: 5, end, entries: 20, index_crc: crc32fast::hash(entries) };

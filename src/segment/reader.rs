@@ -48,6 +48,7 @@ struct State {
     /// Made from the blocks themselves, not read from the footer.
     proven: bool,
     max_timestamp: Option<(Timestamp, u64)>,
+    frame_bytes: u64,
 }
 
 impl Segment {
@@ -68,7 +69,12 @@ impl Segment {
             next_offset: AtomicU64::new(end.next_offset),
             flushed: AtomicU64::new(0),
             name_flushed: AtomicBool::new(false),
-            state: RwLock::new(State { proven: index.is_some(), index, max_timestamp: end.max_timestamp }),
+            state: RwLock::new(State {
+                proven: index.is_some(),
+                index,
+                max_timestamp: end.max_timestamp,
+                frame_bytes: end.frame_bytes,
+            }),
         }
     }
 
@@ -77,8 +83,13 @@ impl Segment {
         let file = directory.open(&folder.join(&scan.file_name), false)?;
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, scan.end, index);
-        segment.flushed.store(scan.floor.min(scan.end.position), Ordering::Release);
+        segment.was_flushed(scan);
         Ok(Arc::new(segment))
+    }
+
+    /// Takes over what a scan knows to have been flushed.
+    pub(crate) fn was_flushed(&self, scan: &SegmentScan) {
+        self.flushed.store(scan.floor.min(scan.end.position), Ordering::Release);
     }
 
     pub(crate) fn meta(&self) -> &SegmentMeta {
@@ -136,6 +147,7 @@ impl Segment {
             position: self.written(),
             next_offset: self.next_offset(),
             max_timestamp: state.max_timestamp,
+            frame_bytes: state.frame_bytes,
         }
     }
 
@@ -286,6 +298,7 @@ impl Segment {
         if state.max_timestamp.is_none_or(|(max, _)| h.max_timestamp > max) {
             state.max_timestamp = Some((h.max_timestamp, h.max_timestamp_offset()));
         }
+        state.frame_bytes += u64::from(h.raw_len);
         self.written.store(h.end_position(), Ordering::Release);
         self.next_offset.store(h.last_offset + 1, Ordering::Release);
         Ok(())

@@ -105,6 +105,7 @@ impl SegmentScan {
             } else {
                 self.end.max_timestamp
             },
+            frame_bytes: self.end.frame_bytes + u64::from(h.raw_len),
         };
         if !h.continues() {
             self.complete = self.end;

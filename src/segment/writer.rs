@@ -66,6 +66,7 @@ impl SegmentWriter {
         let end = scan.end;
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, end, index);
+        segment.was_flushed(scan);
         // The index must be there before the footer that may hold it goes.
         segment.epochs()?;
         if segment.file.len()? != end.position {

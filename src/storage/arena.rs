@@ -463,6 +463,11 @@ fn unlink(files: Vec<StagingFile>) {
     }
 }
 
+/// A random number that is not 0: for salts and ids, which must differ and need not be secret.
+pub(crate) fn random_nonzero() -> u64 {
+    fresh_random(0)
+}
+
 /// A random number that is neither 0 nor `previous`.
 fn fresh_random(previous: u64) -> u64 {
     loop {
