@@ -36,9 +36,7 @@ mod consumer {
     pub(crate) mod assignor;
     pub(crate) mod offsets;
 }
-mod producer {
-    pub(crate) mod partitioner;
-}
+pub mod producer;
 
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
@@ -52,5 +50,6 @@ pub use partition::Partition;
 pub use partition::delivery::{Acks, Delivery, Durability};
 pub use partition::records::{ConsumerRecord, OwnedRecord, Records};
 pub use producer::partitioner::Partitioner;
+pub use producer::{Producer, ProducerBuilder};
 pub use record::Record;
 pub use topic_partition::TopicPartition;

@@ -92,6 +92,9 @@ pub(crate) struct PartitionCore {
     start: AtomicU64,
     /// The end offset: everything below is published.
     end: AtomicU64,
+    /// Frame bytes appended and frame bytes taken by the write-behind, since the log was opened.
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     tail: Tail,
     chain: Chain,
     written: Watermark,
@@ -162,6 +165,8 @@ impl PartitionCore {
             }),
             start: AtomicU64::new(opened.start),
             end: AtomicU64::new(opened.end),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
             tail: Tail::new(),
             chain: opened.chain,
             written: Watermark::new(opened.end),
@@ -358,6 +363,8 @@ impl PartitionCore {
         state.next_offset = base_offset + records.len() as u64;
         state.segment_used = state.segment_used.map(|used| used + total);
         self.end.store(state.next_offset, Ordering::Release);
+        // A plain store will do: appends are under their lock, and a reader wants a rough answer.
+        self.bytes_in.store(self.bytes_in.load(Ordering::Relaxed) + total, Ordering::Relaxed);
         Ok(Appended { base_offset, next_offset: state.next_offset, timestamp })
     }
 
@@ -388,9 +395,13 @@ impl PartitionCore {
         if self.engine.is_durable() { self.durable.get() } else { self.end_offset() }
     }
 
-    /// Bytes are not known before they are written, so the depth of the write-behind's queue counts records.
-    pub(crate) fn unwritten(&self) -> u64 {
-        self.end_offset().saturating_sub(self.written_offset())
+    /// Frame bytes that were appended while the log is open and are not in a segment file yet.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        if !self.engine.is_durable() {
+            return 0;
+        }
+        let bytes_out = self.bytes_out.load(Ordering::Relaxed);
+        self.bytes_in.load(Ordering::Relaxed).saturating_sub(bytes_out)
     }
 
     /// Base offsets of the segments, as decided by appends.
@@ -517,6 +528,7 @@ impl PartitionCore {
         let before = drain.written();
         let mut progress = Progress::default();
         let step = drain.step(&ctx, &self.tail, quantum, whole, &mut progress);
+        self.bytes_out.fetch_add(progress.bytes as u64, Ordering::Relaxed);
         if drain.written() > before {
             self.written.advance(drain.written(), |call, result| self.engine.call(call, result));
         }

@@ -210,6 +210,8 @@ impl Sink {
 /// What a step did.
 #[derive(Default)]
 pub(crate) struct Progress {
+    /// Frame bytes taken from the tail.
+    pub(crate) bytes: usize,
     /// Chunks whose every frame is in a segment file now.
     pub(crate) released: Vec<Arc<Chunk>>,
     /// Whether there is nothing left that was published before the step ended.
@@ -289,7 +291,9 @@ impl Drain {
             let committed = chunk.committed();
             if at < committed {
                 let mut at = at;
+                let before = at;
                 let done = self.take_frames(ctx, &chunk, &mut at, committed, quantum, &mut taken);
+                progress.bytes += at - before;
                 self.cursor = Some((chunk, at));
                 done?;
                 continue;
