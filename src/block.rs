@@ -615,7 +615,7 @@ mod tests {
         header.base_offset += 1;
         assert!(check(&header).is_err());
         header.base_offset -= 1;
-        header.raw_len = u32::MAX & !7;
+        header.raw_len = !7;
         header.stored_len = header.raw_len;
         assert!(check(&header).is_err());
         let mut packed = block_of(5, Compression::Lz4).header;

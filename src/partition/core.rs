@@ -525,12 +525,12 @@ impl PartitionCore {
             settings: &settings,
             clock: &*self.engine.clock,
         };
-        let before = drain.written();
+        let before = drain.settled();
         let mut progress = Progress::default();
         let step = drain.step(&ctx, &self.tail, quantum, whole, &mut progress);
         self.bytes_out.fetch_add(progress.bytes as u64, Ordering::Relaxed);
-        if drain.written() > before {
-            self.written.advance(drain.written(), |call, result| self.engine.call(call, result));
+        if drain.settled() > before {
+            self.written.advance(drain.settled(), |call, result| self.engine.call(call, result));
         }
         for chunk in progress.released {
             let me: Weak<dyn Duty> = self.me.clone();
@@ -594,7 +594,7 @@ impl PartitionCore {
             loop {
                 match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
                     Ok(true) => break,
-                    Ok(false) if drain.written() >= target => break,
+                    Ok(false) if drain.settled() >= target => break,
                     Ok(false) => {}
                     Err(e) => {
                         drop(drain);
@@ -608,7 +608,7 @@ impl PartitionCore {
                     }
                 }
             }
-            (drain.written(), drain.sink().unflushed().to_vec())
+            (drain.settled(), drain.sink().unflushed().to_vec())
         };
         self.write_went_through();
         for segment in &segments {
@@ -716,7 +716,7 @@ impl Duty for PartitionCore {
                 let mut state = self.append.lock();
                 // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
                 let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.is_behind() || drain.written() < state.next_offset {
+                if drain.is_behind() || drain.settled() < state.next_offset {
                     return Stand::More;
                 }
                 state.queued = false;

@@ -234,7 +234,7 @@ impl Drain {
     }
 
     /// The offset after the last append that is wholly in a segment file.
-    pub(crate) fn written(&self) -> u64 {
+    pub(crate) fn settled(&self) -> u64 {
         self.sink.settled
     }
 

@@ -82,7 +82,7 @@ pub(crate) struct Engine {
     trouble: Mutex<Option<Error>>,
     /// Set by the crash hook of tests: threads end where they are, and nothing is written any more.
     halted: AtomicBool,
-    callbacks: Mutex<Option<Sender<(OnReached, Result<()>)>>>,
+    callbacks: Mutex<Option<Sender<Due>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     alive: Arc<()>,
     next_id: AtomicU64,
@@ -129,6 +129,9 @@ impl Ord for DueFlush {
         (other.at, other.id).cmp(&(self.at, self.id))
     }
 }
+
+/// A callback and what it is told.
+type Due = (OnReached, Result<()>);
 
 /// A partition with less than a block, waiting for more or for its linger to pass.
 struct Lingering {
@@ -449,7 +452,7 @@ pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the log was closed")
 }
 
-fn callback_loop(receiver: &Receiver<(OnReached, Result<()>)>) {
+fn callback_loop(receiver: &Receiver<Due>) {
     IN_CALLBACK.set(true);
     for (call, result) in receiver {
         // A panic of the user's ends with the callback that it came from.

@@ -223,8 +223,11 @@ pub struct Producer {
     partitioner: Arc<dyn Partitioner>,
     options: SendOptions,
     /// Partitions with promises for the disk that may be open: up to which offset.
-    open: Mutex<BTreeMap<(u64, u32), (Arc<PartitionCore>, u64)>>,
+    open: Mutex<OpenPromises>,
 }
+
+/// By topic id and partition: where, and up to which offset.
+type OpenPromises = BTreeMap<(u64, u32), (Arc<PartitionCore>, u64)>;
 
 impl Producer {
     /// Sends a record: to the partition that it names, else to the one that the partitioner says.
