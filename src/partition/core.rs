@@ -512,8 +512,12 @@ impl PartitionCore {
 
     // ---- the write-behind ------------------------------------------------------------------------------
 
-    fn drain_locked(&self, drain: &mut Drain, quantum: usize, whole: bool) -> Result<bool> {
-        let Some(directory) = &self.engine.directory else { return Ok(true) };
+    fn drain_locked(&self, drain: &mut Drain, quantum: usize, whole: bool) -> Result<Progress> {
+        let mut progress = Progress::default();
+        let Some(directory) = &self.engine.directory else {
+            progress.drained = true;
+            return Ok(progress);
+        };
         if self.engine.halted() || self.ended.load(Ordering::Acquire) {
             return Err(closed());
         }
@@ -526,18 +530,17 @@ impl PartitionCore {
             clock: &*self.engine.clock,
         };
         let before = drain.settled();
-        let mut progress = Progress::default();
         let step = drain.step(&ctx, &self.tail, quantum, whole, &mut progress);
         self.bytes_out.fetch_add(progress.bytes as u64, Ordering::Relaxed);
         if drain.settled() > before {
             self.written.advance(drain.settled(), |call, result| self.engine.call(call, result));
         }
-        for chunk in progress.released {
+        for chunk in progress.released.drain(..) {
             let me: Weak<dyn Duty> = self.me.clone();
             self.engine.evictable(me, chunk.base_offset());
         }
         step?;
-        Ok(progress.drained)
+        Ok(progress)
     }
 
     /// Handles an error of the write-behind: a full disk passes, anything else is for ever.
@@ -593,9 +596,8 @@ impl PartitionCore {
             let mut drain = self.drain.lock();
             loop {
                 match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
-                    Ok(true) => break,
-                    Ok(false) if drain.settled() >= target => break,
-                    Ok(false) => {}
+                    Ok(progress) if progress.drained || drain.settled() >= target => break,
+                    Ok(_) => {}
                     Err(e) => {
                         drop(drain);
                         return Err(match self.write_failed(e.clone()) {
@@ -633,6 +635,14 @@ impl PartitionCore {
                 self.engine.enqueue(me);
             }
         }
+    }
+
+    /// Waits until everything below `target` is in segment files.
+    pub(crate) fn wait_written(&self, target: u64, deadline: Deadline) -> Result<()> {
+        if self.written_offset() >= target {
+            return Ok(());
+        }
+        self.written.wait(target, deadline).map_err(|e| self.here(e))
     }
 
     /// Waits until everything below `target` is durable, flushing where nobody else does.
@@ -702,31 +712,31 @@ impl Duty for PartitionCore {
         let settings = self.settings();
         self.schedule_flush(settings.sync_policy);
         let whole = whole || settings.block_linger.is_zero();
-        let (result, behind) = {
+        let result = {
             let mut drain = self.drain.lock();
-            let result = self.drain_locked(&mut drain, quantum, whole);
-            (result, drain.is_behind())
+            self.drain_locked(&mut drain, quantum, whole)
         };
         match result {
             Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
             Err(e) => self.write_failed(e),
-            Ok(true) => {
+            Ok(progress) => {
                 self.write_went_through();
+                if !progress.caught_up {
+                    return Stand::More;
+                }
+                if !progress.drained {
+                    return Stand::Linger(settings.block_linger);
+                }
                 // Under the append lock, so that an append either is seen here or enqueues anew.
                 let mut state = self.append.lock();
                 // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
                 let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.is_behind() || drain.settled() < state.next_offset {
+                if drain.settled() < state.next_offset {
                     return Stand::More;
                 }
                 state.queued = false;
                 Stand::Idle
             }
-            Ok(false) if behind && !whole => {
-                self.write_went_through();
-                Stand::Linger(settings.block_linger)
-            }
-            Ok(false) => Stand::More,
         }
     }
 

@@ -214,7 +214,9 @@ pub(crate) struct Progress {
     pub(crate) bytes: usize,
     /// Chunks whose every frame is in a segment file now.
     pub(crate) released: Vec<Arc<Chunk>>,
-    /// Whether there is nothing left that was published before the step ended.
+    /// Whether every frame that was published when the step ended was taken.
+    pub(crate) caught_up: bool,
+    /// Whether all that was taken is written, too.
     pub(crate) drained: bool,
 }
 
@@ -249,11 +251,6 @@ impl Drain {
         }
     }
 
-    /// Whether frames were taken and not written, or could be taken.
-    pub(crate) fn is_behind(&self) -> bool {
-        !self.sink.is_empty() || self.cursor.as_ref().is_some_and(|(chunk, at)| *at < chunk.committed())
-    }
-
     /// Moves up to about `quantum` bytes of frames into blocks. With `whole`, a block that is not full is
     /// written too; without, its frames wait for more.
     ///
@@ -285,7 +282,7 @@ impl Drain {
         let mut taken = 0;
         while taken < quantum {
             let Some((chunk, at)) = self.cursor.take().or_else(|| self.find(tail)) else {
-                progress.drained = true;
+                progress.caught_up = true;
                 break;
             };
             let committed = chunk.committed();
@@ -311,13 +308,13 @@ impl Drain {
                     continue;
                 }
             }
-            progress.drained = true;
+            progress.caught_up = true;
             break;
         }
-        if whole && progress.drained {
+        if whole && progress.caught_up {
             self.sink.write(ctx)?;
         }
-        progress.drained &= self.sink.is_empty();
+        progress.drained = progress.caught_up && self.sink.is_empty();
         Ok(())
     }
 

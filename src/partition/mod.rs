@@ -152,17 +152,35 @@ impl Partition {
         self.core.durable_offset()
     }
 
+    /// Waits until every record below `offset` is in a segment file: within the topic's linger, unless the disk
+    /// is slower.
+    ///
+    /// # Errors
+    /// As [`Partition::wait_durable`].
+    pub fn wait_written(&self, offset: u64, timeout: Duration) -> Result<()> {
+        refuse_in_callback("wait_written")?;
+        self.check_appended(offset)?;
+        self.core.wait_written(offset, Deadline::after(timeout))
+    }
+
+    fn check_appended(&self, offset: u64) -> Result<()> {
+        if offset <= self.end_offset() {
+            return Ok(());
+        }
+        let own = self.topic_partition();
+        let message = format!("nothing was appended up to there: the end offset is {}", self.end_offset());
+        Err(Error::new(ErrorKind::InvalidArgument, message)
+            .with_partition(own.topic(), own.partition())
+            .at_offset(offset))
+    }
+
     /// Waits until every record below `offset` survives the loss of power; flushes where nobody else does.
     ///
     /// # Errors
     /// `InvalidArgument` beyond the end offset, `TimedOut`, or what keeps the disk from it.
     pub fn wait_durable(&self, offset: u64, timeout: Duration) -> Result<()> {
         refuse_in_callback("wait_durable")?;
-        if offset > self.end_offset() {
-            let message =
-                format!("nothing was appended up to there: the end offset is {}", self.end_offset());
-            return Err(Error::new(ErrorKind::InvalidArgument, message).at_offset(offset));
-        }
+        self.check_appended(offset)?;
         self.core.wait_durable(offset, Deadline::after(timeout))
     }
 
