@@ -326,6 +326,9 @@ impl PartitionCore {
         };
         loop {
             if let Some(writer) = self.engine.pool.take(&want).map_err(|e| self.here(e))? {
+                if self.engine.is_durable() && self.engine.pool.is_cold(writer.chunk().capacity()) {
+                    self.engine.populate();
+                }
                 self.tail.push(Arc::clone(writer.chunk()));
                 // The successor is in the tail before the old one is sealed: who reads to a seal finds it there.
                 if let Some(old) = state.writer.replace(writer) {

@@ -24,6 +24,10 @@ pub(crate) const MIN_BUDGET: usize = 4 * GRANULE;
 /// Freed heap chunks kept warm, per class.
 const KEPT: usize = 16;
 
+/// How far ahead of a busy partition pages are made: what it fills before the engine's thread comes again.
+#[cfg(unix)]
+const AHEAD: usize = 256;
+
 /// What a chunk is wanted for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Want {
@@ -181,6 +185,33 @@ impl Pool {
         };
         Ok(memory.map(|memory| self.begin(memory, want)))
     }
+
+    /// Whether [`Pool::populate`] would do something good, now that a chunk of `len` bytes was taken: who takes the
+    /// largest ones is busy, and will want more.
+    #[cfg(unix)]
+    pub(crate) fn is_cold(&self, len: usize) -> bool {
+        let state = self.state.lock();
+        len >= CLASSES[CLASSES.len() - 1] && state.files.first().is_some_and(|first| first.mapping.is_cold())
+    }
+
+    /// Has the kernel make pages for the slots that will be taken next, so that no appender has to.
+    #[cfg(unix)]
+    pub(crate) fn populate(&self) {
+        let mapping = self.state.lock().files.first().map(|first| Arc::clone(&first.mapping));
+        if let Some(mapping) = mapping {
+            mapping.populate(AHEAD);
+        }
+    }
+
+    /// Heap comes with its pages.
+    #[cfg(not(unix))]
+    pub(crate) fn is_cold(&self, _: usize) -> bool {
+        false
+    }
+
+    /// Heap comes with its pages.
+    #[cfg(not(unix))]
+    pub(crate) fn populate(&self) {}
 
     fn begin(self: &Arc<Self>, mut memory: Memory, want: &Want) -> ChunkWriter {
         let header = SlotHeader {
