@@ -87,6 +87,7 @@ pub(crate) const fn align8(n: usize) -> usize {
 
 /// How long the frame of `record` is, or `None` where it cannot be written: a key of 16 MiB or more, or
 /// parts that do not fit 32-bit lengths.
+#[inline]
 pub(crate) fn frame_len(record: &Record<'_>, with_producer: bool) -> Option<usize> {
     let key = record.key.map_or(0, <[u8]>::len);
     let value = record.value.map_or(0, <[u8]>::len);
@@ -120,22 +121,39 @@ pub(crate) fn write(
     extra_flags: u8,
     producer: Option<ProducerPart>,
 ) -> u32 {
+    fill(out, record, offset, timestamp, extra_flags, producer);
+    checksum_of(out)
+}
+
+/// The checksum of a frame that was filled; what stands in its commit word does not matter.
+#[inline]
+pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
+    checksum(frame.len(), &frame[8..])
+}
+
+/// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word.
+#[inline]
+pub(crate) fn fill(
+    out: &mut [u8],
+    record: &Record<'_>,
+    offset: u64,
+    timestamp: Timestamp,
+    extra_flags: u8,
+    producer: Option<ProducerPart>,
+) {
     let key = record.key.unwrap_or_default();
     let value = record.value.unwrap_or_default();
-    let mut flag = extra_flags;
-    if record.key.is_some() {
-        flag |= flags::KEY;
-    }
-    if record.value.is_some() {
-        flag |= flags::VALUE;
-    }
-    if producer.is_some() {
-        flag |= flags::PRODUCER;
-    }
-    if !record.headers.is_empty() {
-        flag |= flags::HEADERS;
-    }
+    let flag = extra_flags
+        | (u8::from(record.key.is_some()) * flags::KEY)
+        | (u8::from(record.value.is_some()) * flags::VALUE)
+        | (u8::from(producer.is_some()) * flags::PRODUCER)
+        | (u8::from(!record.headers.is_empty()) * flags::HEADERS);
     let len = out.len();
+    let value_at = len - align8(value.len());
+    // Padding is less than a word: what may hold some is zeroed whole before it is filled, which is a store
+    // of fixed size, where zeroing what is left over would be a call.
+    out[value_at - 8..value_at].fill(0);
+    out[len - 8..].fill(0);
     out[8..16].copy_from_slice(&offset.to_le_bytes());
     out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
     // Lengths were checked by `frame_len`.
@@ -154,12 +172,8 @@ pub(crate) fn write(
         at = write_headers(out, at, record.headers);
     }
     out[at..at + key.len()].copy_from_slice(key);
-    at += key.len();
-    let value_at = align8(at);
-    out[at..value_at].fill(0);
+    debug_assert_eq!(align8(at + key.len()), value_at);
     out[value_at..value_at + value.len()].copy_from_slice(value);
-    out[value_at + value.len()..].fill(0);
-    checksum(len, &out[8..])
 }
 
 #[allow(clippy::cast_possible_truncation)] // lengths were checked by `frame_len`
@@ -181,6 +195,7 @@ fn write_headers(out: &mut [u8], start: usize, headers: &[(&str, &[u8])]) -> usi
 }
 
 /// CRC-32 (IEEE) of a frame's bytes after the commit word, begun with the frame's length.
+#[inline]
 pub(crate) fn checksum(len: usize, after_commit_word: &[u8]) -> u32 {
     #[allow(clippy::cast_possible_truncation)]
     let mut crc = crc32fast::Hasher::new_with_initial(len as u32);
@@ -190,6 +205,7 @@ pub(crate) fn checksum(len: usize, after_commit_word: &[u8]) -> u32 {
 
 /// What a tag is XORed with in a chunk: a frame of another chunk, or of another place in this one, never
 /// proves itself here.
+#[inline]
 pub(crate) fn mix(salt: u64, position: usize) -> u32 {
     let x =
         (salt ^ (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);

@@ -22,9 +22,9 @@ use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::records::Identity;
 use crate::partition::write_behind::{Engine, closed};
 use crate::record::Record;
-use crate::storage::arena;
 use crate::storage::arena::random_nonzero;
 use crate::storage::directory::{Directory, DirectoryLock};
+use crate::storage::staging;
 use crate::topic_partition::TopicPartition;
 
 /// How long the end of a log that was not closed waits for its threads.
@@ -397,7 +397,7 @@ impl LogCore {
                     staging_id = root.staging_id;
                     root.clean = true;
                 })?;
-                arena::remove(&disk.staging, staging_id)?;
+                staging::remove(&disk.staging, staging_id)?;
                 disk.lock.lock().take();
                 Ok(())
             }

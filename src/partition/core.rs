@@ -1,15 +1,16 @@
 //! A partition as the log holds it: one append path, one read path, and the baton between them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, flags, frame_len, write};
+use crate::frame::{FrameView, checksum_of, fill, flags, frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Progress, Sink, SinkContext};
 use crate::partition::records::{Identity, Run};
@@ -27,6 +28,8 @@ use crate::tail::Tail;
 pub(crate) const MAX_APPEND: usize = 8 << 20;
 /// The slots that a partition asks for, one after the other, while it is busy.
 const SLOTS: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];
+/// How many frames of a batch are copied before their checksums are taken.
+const BEHIND: usize = 16;
 /// What a flush writes at a time under the baton.
 const FLUSH_QUANTUM: usize = 16 << 20;
 
@@ -87,13 +90,16 @@ pub(crate) struct PartitionCore {
     identity: Arc<Identity>,
     engine: Arc<Engine>,
     settings: RwLock<Settings>,
+    /// The part of the settings that every append looks at.
+    limits: Limits,
     internal: bool,
-    append: Mutex<AppendState>,
     start: AtomicU64,
+    /// Appenders write both with every append; readers poll the second. Neither shares a cache line with what
+    /// both only read.
+    append: CachePadded<Mutex<AppendState>>,
     /// The end offset: everything below is published.
-    end: AtomicU64,
-    /// Frame bytes appended and frame bytes taken by the write-behind, since the log was opened.
-    bytes_in: AtomicU64,
+    end: CachePadded<AtomicU64>,
+    /// Frame bytes taken by the write-behind since the log was opened.
     bytes_out: AtomicU64,
     tail: Tail,
     chain: Chain,
@@ -113,10 +119,38 @@ struct FlushState {
     scheduled: bool,
 }
 
+/// Settings that appends look at, kept where that costs a load: a lock here is a fifth of an append.
+struct Limits {
+    segment_bytes: AtomicU64,
+    max_record_bytes: AtomicU32,
+    /// Whether records carry the time of their append.
+    stamps: AtomicBool,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Self {
+        let limits = Limits {
+            segment_bytes: AtomicU64::default(),
+            max_record_bytes: AtomicU32::default(),
+            stamps: AtomicBool::default(),
+        };
+        limits.set(settings);
+        limits
+    }
+
+    fn set(&self, settings: &Settings) {
+        self.segment_bytes.store(settings.segment_bytes, Ordering::Relaxed);
+        self.max_record_bytes.store(settings.max_record_bytes, Ordering::Relaxed);
+        self.stamps.store(settings.timestamp_type == TimestampType::Append, Ordering::Relaxed);
+    }
+}
+
 /// What an append needs, behind the append lock.
 struct AppendState {
     writer: Option<ChunkWriter>,
     next_offset: u64,
+    /// Frame bytes appended since the log was opened.
+    bytes_in: u64,
     epoch: u32,
     last_timestamp: Timestamp,
     /// Frame bytes in the segment that is appended to; `None` before its first frame.
@@ -149,10 +183,12 @@ impl PartitionCore {
             internal: identity.tp.topic().starts_with("__"),
             identity: Arc::new(identity),
             engine,
+            limits: Limits::new(&settings),
             settings: RwLock::new(settings),
-            append: Mutex::new(AppendState {
+            append: CachePadded::new(Mutex::new(AppendState {
                 writer: None,
                 next_offset: opened.end,
+                bytes_in: 0,
                 epoch: opened.epoch,
                 last_timestamp: opened.last_timestamp,
                 segment_used: (!opened.segment_bases.is_empty()).then_some(opened.segment_used),
@@ -162,10 +198,9 @@ impl PartitionCore {
                 held: false,
                 refuse: None,
                 waiters: Vec::new(),
-            }),
+            })),
             start: AtomicU64::new(opened.start),
-            end: AtomicU64::new(opened.end),
-            bytes_in: AtomicU64::new(0),
+            end: CachePadded::new(AtomicU64::new(opened.end)),
             bytes_out: AtomicU64::new(0),
             tail: Tail::new(),
             chain: opened.chain,
@@ -182,6 +217,11 @@ impl PartitionCore {
         &self.identity
     }
 
+    /// Whether it is a partition of an internal topic.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
+    }
+
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
@@ -191,7 +231,9 @@ impl PartitionCore {
     }
 
     pub(crate) fn alter(&self, settings: Settings) {
-        *self.settings.write() = settings;
+        let mut all = self.settings.write();
+        self.limits.set(&settings);
+        *all = settings;
     }
 
     /// Adds to an error the name of this partition.
@@ -210,8 +252,9 @@ impl PartitionCore {
         wait: Wait,
         expected_end: Option<u64>,
     ) -> Result<Appended> {
-        let settings = self.settings();
-        let total = self.check_sizes(records, &settings)?;
+        // Read once: what was checked is what is done, whatever is altered meanwhile.
+        let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed);
+        let total = self.check_sizes(records, segment_bytes)?;
         let mut deadline = None;
         loop {
             let mut state = self.append.lock();
@@ -230,11 +273,11 @@ impl PartitionCore {
             }
             let has_room = state.writer.as_ref().is_some_and(|w| w.room() >= total);
             if has_room || self.take_chunk(&mut state, total)? {
-                let appended = self.append_to(&mut state, records, &settings);
-                let enqueue = self.engine.is_durable() && !state.queued;
+                let appended = self.append_to(&mut state, records, total, segment_bytes);
+                let enqueue = !state.queued && self.engine.is_durable();
                 state.queued |= enqueue;
-                for waiter in state.waiters.drain(..) {
-                    waiter.ring();
+                if !state.waiters.is_empty() {
+                    state.waiters.drain(..).for_each(|waiter| waiter.ring());
                 }
                 drop(state);
                 if enqueue && let Some(me) = self.me.upgrade() {
@@ -252,21 +295,23 @@ impl PartitionCore {
     }
 
     /// How many bytes the frames of `records` take; an error where that is more than may be.
-    fn check_sizes(&self, records: &[Record<'_>], settings: &Settings) -> Result<usize> {
+    #[inline]
+    fn check_sizes(&self, records: &[Record<'_>], segment_bytes: u64) -> Result<usize> {
+        let max_record_bytes = self.limits.max_record_bytes.load(Ordering::Relaxed);
         let mut total = 0usize;
         for (index, record) in records.iter().enumerate() {
-            let len = frame_len(record, false).filter(|len| *len <= settings.max_record_bytes as usize);
+            let len = frame_len(record, false).filter(|len| *len <= max_record_bytes as usize);
             let Some(len) = len else {
                 let message = format!(
                     "record {index} of the append takes {} bytes, more than the topic's {}",
                     frame_len(record, false).map_or_else(|| "too many".into(), |n| n.to_string()),
-                    settings.max_record_bytes
+                    max_record_bytes
                 );
                 return Err(self.here(Error::new(ErrorKind::RecordTooLarge, message)));
             };
             total += len;
-            if total > MAX_APPEND || total as u64 > settings.segment_bytes {
-                let most = settings.segment_bytes.min(MAX_APPEND as u64);
+            if total > MAX_APPEND || total as u64 > segment_bytes {
+                let most = segment_bytes.min(MAX_APPEND as u64);
                 let message = format!("the append takes more than {most} bytes");
                 return Err(self.here(Error::new(ErrorKind::RecordBatchTooLarge, message)));
             }
@@ -287,6 +332,9 @@ impl PartitionCore {
         };
         loop {
             if let Some(writer) = self.engine.pool.take(&want).map_err(|e| self.here(e))? {
+                if self.engine.is_durable() && self.engine.pool.is_cold(writer.chunk().capacity()) {
+                    self.engine.populate();
+                }
                 self.tail.push(Arc::clone(writer.chunk()));
                 // The successor is in the tail before the old one is sealed: who reads to a seal finds it there.
                 if let Some(old) = state.writer.replace(writer) {
@@ -310,20 +358,17 @@ impl PartitionCore {
         }
     }
 
-    /// The append itself: everything was checked, there is room.
+    /// The append itself: everything was checked, there is room for the `total` bytes that it takes.
+    #[inline]
     fn append_to(
         &self,
         state: &mut AppendState,
         records: &[Record<'_>],
-        settings: &Settings,
+        total: usize,
+        segment_bytes: u64,
     ) -> Result<Appended> {
         let base_offset = state.next_offset;
-        let total: u64 = if records.len() == 1 {
-            frame_len(&records[0], false).unwrap_or(0) as u64
-        } else {
-            records.iter().map(|r| frame_len(r, false).unwrap_or(0) as u64).sum()
-        };
-        let rolls = state.segment_used.is_none_or(|used| used > settings.segment_bytes - total);
+        let rolls = state.segment_used.is_none_or(|used| used > segment_bytes - total as u64);
         if rolls {
             state.segment_used = Some(0);
             state.segment_bases.push(base_offset);
@@ -331,14 +376,18 @@ impl PartitionCore {
         let Some(writer) = &mut state.writer else {
             return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
         };
+        let stamps = self.limits.stamps.load(Ordering::Relaxed);
         let mut now = None;
         let mut timestamp = state.last_timestamp;
+        // Checksums are taken some frames behind the copy: to read at once what was just stored, in other pieces
+        // than it was stored in, stalls the processor for as long as the checksum takes.
+        let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
-            timestamp = match (settings.timestamp_type, record.timestamp) {
-                (TimestampType::Create, Some(given)) => given,
-                (kind, _) => {
+            timestamp = match record.timestamp {
+                Some(given) if !stamps => given,
+                _ => {
                     let now = *now.get_or_insert_with(|| self.engine.clock.now());
-                    if kind == TimestampType::Append { now.max(state.last_timestamp) } else { now }
+                    if stamps { now.max(state.last_timestamp) } else { now }
                 }
             };
             let mut bits = 0;
@@ -348,23 +397,32 @@ impl PartitionCore {
             if index + 1 < records.len() {
                 bits |= flags::MORE;
             }
-            let len = frame_len(record, false).unwrap_or(0);
-            let Some(out) = writer.reserve(len) else {
+            let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
+            let Some(out) = writer.reserve(filled + len) else {
                 writer.abandon();
                 return Err(
                     self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
                 );
             };
-            let tag = write(out, record, base_offset + index as u64, timestamp, bits, None);
-            writer.stage(len, tag);
+            fill(&mut out[filled..], record, base_offset + index as u64, timestamp, bits, None);
             state.last_timestamp = state.last_timestamp.max(timestamp);
+            waiting += 1;
+            filled += len;
+            if waiting == BEHIND || index + 1 == records.len() {
+                for record in &records[index + 1 - waiting..=index] {
+                    let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
+                    let Some(frame) = writer.reserve(len) else { continue }; // it was reserved before
+                    let tag = checksum_of(frame);
+                    writer.stage(len, tag);
+                }
+                (waiting, filled) = (0, 0);
+            }
         }
         writer.publish();
         state.next_offset = base_offset + records.len() as u64;
-        state.segment_used = state.segment_used.map(|used| used + total);
+        state.segment_used = state.segment_used.map(|used| used + total as u64);
         self.end.store(state.next_offset, Ordering::Release);
-        // A plain store will do: appends are under their lock, and a reader wants a rough answer.
-        self.bytes_in.store(self.bytes_in.load(Ordering::Relaxed) + total, Ordering::Relaxed);
+        state.bytes_in += total as u64;
         Ok(Appended { base_offset, next_offset: state.next_offset, timestamp })
     }
 
@@ -400,8 +458,8 @@ impl PartitionCore {
         if !self.engine.is_durable() {
             return 0;
         }
-        let bytes_out = self.bytes_out.load(Ordering::Relaxed);
-        self.bytes_in.load(Ordering::Relaxed).saturating_sub(bytes_out)
+        let bytes_in = self.append.lock().bytes_in;
+        bytes_in.saturating_sub(self.bytes_out.load(Ordering::Relaxed))
     }
 
     /// Base offsets of the segments, as decided by appends.

@@ -266,6 +266,8 @@ pub(crate) struct Mapping {
     key: u64,
     /// For each granule, whether a `Memory` owns it.
     taken: Mutex<Vec<bool>>,
+    /// No granule from here on has been populated.
+    warm: AtomicUsize,
 }
 
 #[cfg(unix)]
@@ -294,7 +296,14 @@ impl Mapping {
             .into();
         Mapping::fill(&file, head, len, flush)
             .and_then(|()| MmapOptions::new().len(len).map_raw(&file))
-            .map(|raw| Arc::new(Mapping { raw, key, taken: Mutex::new(vec![false; granules]) }))
+            .map(|raw| {
+                Arc::new(Mapping {
+                    raw,
+                    key,
+                    taken: Mutex::new(vec![false; granules]),
+                    warm: AtomicUsize::new(0),
+                })
+            })
             .map_err(|e| {
                 // Nothing better can be done about a failure to clean up than to report the first one.
                 let _ = std::fs::remove_file(path);
@@ -356,6 +365,31 @@ impl Mapping {
         // The granules are marked, so until `release` no other `Memory` has these bytes. The mapping's address is
         // page-aligned and a granule's position a multiple of 4096.
         NonNull::new(base).map(|base| Memory { base, len: granules * GRANULE, backing })
+    }
+
+    /// Gets pages for the `ahead` granules behind the last that is owned, many in one system call, where an
+    /// appender would pay for them one fault at a time. What the pages hold stays as it is.
+    pub(crate) fn populate(&self, ahead: usize) {
+        let (last, all) = {
+            let taken = self.taken.lock();
+            (taken.iter().rposition(|taken| *taken).map_or(0, |last| last + 1), taken.len())
+        };
+        let to = all.min(last + ahead);
+        let from = self.warm.fetch_max(to, Ordering::Relaxed).max(last);
+        if from < to {
+            // An older kernel refuses: then pages come when they are touched.
+            #[cfg(target_os = "linux")]
+            let _ = self.raw.advise_range(
+                memmap2::Advice::PopulateWrite,
+                Mapping::position(from),
+                (to - from) * GRANULE,
+            );
+        }
+    }
+
+    /// Whether there are granules that nobody has used or populated yet.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.warm.load(Ordering::Relaxed) < self.taken.lock().len()
     }
 
     /// Called by the `Memory` that owns them, as its last act.
