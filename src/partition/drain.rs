@@ -162,6 +162,11 @@ impl Sink {
             (None, Some(_)) => return Ok(()),
         };
         if let Some(writer) = &mut self.writer {
+            // The process may have died between the header of this segment and its first block: there it is.
+            if writer.segment().base_offset() == base_offset {
+                self.roll_at = None;
+                return Ok(());
+            }
             writer.seal()?;
         }
         let meta = SegmentMeta {
