@@ -407,6 +407,7 @@ impl LogCore {
 
     /// Stops threads and batons; false where one did not let go in time.
     fn end(&self, partitions: &[Arc<PartitionCore>], deadline: Deadline) -> bool {
+        self.engine.pool.keep_files();
         let stopped = self.engine.stop(deadline);
         partitions.iter().fold(stopped, |all, p| p.end(&closed(), deadline) && all)
     }
