@@ -256,6 +256,12 @@ impl Drain {
         }
     }
 
+    /// Lets go of all chunks, written or not.
+    pub(crate) fn discard(&mut self) {
+        self.cursor = None;
+        self.finished.clear();
+    }
+
     /// Moves up to about `quantum` bytes of frames into blocks. With `whole`, a block that is not full is
     /// written too; without, its frames wait for more.
     ///
