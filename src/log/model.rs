@@ -89,14 +89,34 @@ enum End {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { partition: u32, shapes: Vec<Shape> },
+    Append {
+        partition: u32,
+        shapes: Vec<Shape>,
+    },
     /// Many records of one shape: more than the budget holds, so that the oldest turn cold.
-    Fill { partition: u32, shape: Shape, bytes: usize },
-    Read { partition: u32, from: u16, max: usize },
-    TryNext { partition: u32, from: u16, max: usize },
+    Fill {
+        partition: u32,
+        shape: Shape,
+        bytes: usize,
+    },
+    Read {
+        partition: u32,
+        from: u16,
+        max: usize,
+    },
+    TryNext {
+        partition: u32,
+        from: u16,
+        max: usize,
+    },
     /// A reader that was left standing somewhere goes on to the end.
-    GoOn { partition: u32, max: usize },
-    WaitDurable { partition: u32 },
+    GoOn {
+        partition: u32,
+        max: usize,
+    },
+    WaitDurable {
+        partition: u32,
+    },
     Alter(Compression),
     Reopen(End),
 }
@@ -110,9 +130,8 @@ fn shape(len: impl Strategy<Value = usize> + 'static) -> impl Strategy<Value = S
 }
 
 fn append() -> impl Strategy<Value = Vec<Shape>> {
-    let some = |len: std::ops::Range<usize>, n: std::ops::Range<usize>| {
-        prop::collection::vec(shape(len), n).boxed()
-    };
+    let some =
+        |len: std::ops::Range<usize>, n: std::ops::Range<usize>| prop::collection::vec(shape(len), n).boxed();
     prop_oneof![
         10 => some(0..300, 1..2),
         8 => some(0..300, 1..50),
@@ -257,8 +276,10 @@ impl World {
 
     fn append(&mut self, partition: u32, recs: Vec<Rec>) -> Checked {
         let at = partition as usize;
-        let headers: Vec<Vec<(&str, &[u8])>> =
-            recs.iter().map(|r| r.headers.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()).collect();
+        let headers: Vec<Vec<(&str, &[u8])>> = recs
+            .iter()
+            .map(|r| r.headers.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect())
+            .collect();
         let records: Vec<Record<'_>> = recs
             .iter()
             .zip(&headers)
