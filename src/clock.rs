@@ -141,8 +141,21 @@ impl Clock for ManualClock {
 }
 
 /// The end of a wait, in monotonic real time. `Duration::MAX` (or any that overflows) means never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<Instant>);
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Deadline {
+    /// Never comes after every other time.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0.is_none(), self.0).cmp(&(other.0.is_none(), other.0))
+    }
+}
 
 impl Deadline {
     pub(crate) fn after(wait: Duration) -> Self {
@@ -199,5 +212,7 @@ mod tests {
     fn deadline_of_forever_never_passes() {
         assert!(!Deadline::after(Duration::MAX).passed());
         assert!(Deadline::after(Duration::ZERO).passed());
+        assert!(Deadline::after(Duration::ZERO) < Deadline::after(Duration::MAX));
+        assert!(Deadline::after(Duration::from_secs(1)) > Deadline::after(Duration::ZERO));
     }
 }

@@ -29,6 +29,8 @@ use crate::topic_partition::TopicPartition;
 
 /// How long the end of a log that was not closed waits for its threads.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of a close that failed waits for them, at least.
+const GRACE: Duration = Duration::from_millis(500);
 /// The current root file, and the one before it.
 pub(crate) const ROOT: &str = "root";
 pub(crate) const ROOT_BEFORE: &str = "root.prev";
@@ -321,7 +323,10 @@ impl LogCore {
         self.topics.write().remove(name);
         let gone = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted").with_topic(name);
         for partition in topic.partitions().iter() {
-            partition.end(&gone, Deadline::after(Duration::MAX));
+            if partition.end(&gone, Deadline::after(Duration::MAX)) {
+                // Handles may live on, and what they hold would be missing from the budget.
+                partition.discard();
+            }
         }
         if let Some(disk) = &self.disk {
             let folder = Path::new(TOPICS_FOLDER).join(folder_name(name, topic.id));
@@ -362,7 +367,11 @@ impl LogCore {
             return Ok(());
         }
         let deadline = Deadline::after(timeout);
+        // A topic that is being created gets its partitions in here, or is refused.
+        let patience = deadline.remaining().unwrap_or(Duration::MAX);
+        let catalog = self.catalog.try_lock_for(patience);
         let partitions = self.all_partitions();
+        drop(catalog);
         partitions.iter().for_each(|p| p.close(&closed()));
         if self.engine.is_durable() && !self.engine.halted() {
             // A disk that hangs must not hang the caller: the work is done by a thread that can be left behind.
@@ -379,12 +388,16 @@ impl LogCore {
                 None => done.recv().ok(),
             };
             match finished {
-                Some(result) => {
+                Some(Ok(())) => {
                     self.end(&partitions, deadline);
-                    result?;
                 }
-                None => {
-                    return Err(Error::new(ErrorKind::TimedOut, "the disk did not finish in the time given"));
+                // What did not finish is told to stop, and has a moment to do so where the disk does not hang.
+                failed => {
+                    if !self.end(&partitions, deadline.max(Deadline::after(GRACE))) {
+                        self.keep_locked();
+                    }
+                    let message = "the disk did not finish in the time given";
+                    return failed.unwrap_or_else(|| Err(Error::new(ErrorKind::TimedOut, message)));
                 }
             }
         } else {
@@ -407,8 +420,17 @@ impl LogCore {
 
     /// Stops threads and batons; false where one did not let go in time.
     fn end(&self, partitions: &[Arc<PartitionCore>], deadline: Deadline) -> bool {
+        self.engine.pool.keep_files();
         let stopped = self.engine.stop(deadline);
         partitions.iter().fold(stopped, |all, p| p.end(&closed(), deadline) && all)
+    }
+
+    /// For a log that could not be ended: a thread may still be writing, so that nobody else must open this
+    /// directory while the process lives.
+    fn keep_locked(&self) {
+        if let Some(disk) = &self.disk {
+            std::mem::forget(disk.lock.lock().take());
+        }
     }
 
     /// For tests: as if the process died at this instant, except that the lock is free again.
@@ -430,10 +452,8 @@ impl Drop for LogCore {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let stopped = self.end(&self.all_partitions(), Deadline::after(DROP_PATIENCE));
-        if let (false, Some(disk)) = (stopped, &self.disk) {
-            // A thread may still be writing: nobody else must open this directory while the process lives.
-            std::mem::forget(disk.lock.lock().take());
+        if !self.end(&self.all_partitions(), Deadline::after(DROP_PATIENCE)) {
+            self.keep_locked();
         }
     }
 }

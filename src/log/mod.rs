@@ -2,9 +2,13 @@
 
 pub(crate) mod catalog;
 pub(crate) mod core;
+#[cfg(test)]
+mod model;
 pub(crate) mod opening;
 pub(crate) mod report;
 pub(crate) mod root;
+#[cfg(test)]
+mod stories;
 pub(crate) mod topic;
 
 use std::path::Path;

@@ -33,6 +33,9 @@ const BEHIND: usize = 16;
 /// What a flush writes at a time under the baton.
 const FLUSH_QUANTUM: usize = 16 << 20;
 
+/// How long a block lingers at most where records are counted until the next flush.
+const COUNT_LINGER: Duration = Duration::from_millis(5);
+
 /// How long an append may wait for room in the memory budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -732,7 +735,13 @@ impl PartitionCore {
         if !self.engine.is_durable() {
             return Ok(());
         }
-        self.drain.lock().sink().seal().map_err(|e| self.here(e))?;
+        let mut drain = self.drain.lock();
+        // Whoever waited for this may have given up, and then the files may be somebody else's already.
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        drain.sink().seal().map_err(|e| self.here(e))?;
+        drop(drain);
         let segments = self.chain.segments();
         match segments.last() {
             Some(last) => last.flush().map(drop).map_err(|e| self.here(e)),
@@ -759,6 +768,17 @@ impl PartitionCore {
         quiet
     }
 
+    /// Lets go of all memory of a partition that was ended and will not be read: its topic was deleted.
+    pub(crate) fn discard(&self) {
+        self.append.lock().writer = None;
+        self.drain.lock().discard();
+        while let Some(first) = self.tail.first_offset() {
+            if self.tail.evict(first).is_none() {
+                break;
+            }
+        }
+    }
+
     /// What refuses appends now.
     pub(crate) fn refusal(&self) -> Option<Error> {
         self.append.lock().refuse.clone()
@@ -783,7 +803,7 @@ impl Duty for PartitionCore {
                     return Stand::More;
                 }
                 if !progress.drained {
-                    return Stand::Linger(settings.block_linger);
+                    return Stand::Linger(linger(&settings));
                 }
                 // Under the append lock, so that an append either is seen here or enqueues anew.
                 let mut state = self.append.lock();
@@ -793,18 +813,29 @@ impl Duty for PartitionCore {
                     return Stand::More;
                 }
                 state.queued = false;
+                drop(drain);
+                drop(state);
+                // What came in during the step has not been seen above.
+                self.schedule_flush(settings.sync_policy);
                 Stand::Idle
             }
         }
     }
 
     fn flush(&self) -> Result<()> {
+        // Before the end is looked at, and also where somebody else has flushed so far: what is appended from now on
+        // needs a flush of its own.
+        self.flush_state.lock().scheduled = false;
         self.flush_to(self.end_offset())
     }
 
     fn evict(&self, base_offset: u64) {
-        if let Some(chunk) = self.tail.evict(base_offset) {
-            chunk.mark_evicted();
+        // Frames are written in order, so what is older is written as well. The engine may hear of two chunks in
+        // another order than that of their offsets: of one that was given up while idle, and of its successor.
+        while let Some(first) = self.tail.first_offset().filter(|first| *first <= base_offset) {
+            if self.tail.evict(first).is_none() {
+                break;
+            }
         }
     }
 
@@ -833,7 +864,8 @@ impl PartitionCore {
     fn schedule_flush(&self, policy: SyncPolicy) {
         let wait = match policy {
             SyncPolicy::Never => return,
-            SyncPolicy::Every(interval) => interval,
+            // A record may have waited for a step as long as its block lingers.
+            SyncPolicy::Every(interval) => interval / 2,
             SyncPolicy::EveryRecords(n) => {
                 if self.end_offset() - self.durable_offset() < n {
                     return;
@@ -847,6 +879,16 @@ impl PartitionCore {
             let me: Weak<dyn Duty> = self.me.clone();
             self.engine.flush_later(me, wait);
         }
+    }
+}
+
+/// How long a block may wait for more. Appends meanwhile do not wake the engine, and it is the engine that sees to
+/// flushes, so that it must come by often enough for these.
+fn linger(settings: &Settings) -> Duration {
+    match settings.sync_policy {
+        SyncPolicy::Never => settings.block_linger,
+        SyncPolicy::Every(interval) => settings.block_linger.min(interval / 2),
+        SyncPolicy::EveryRecords(_) => settings.block_linger.min(COUNT_LINGER),
     }
 }
 

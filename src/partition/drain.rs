@@ -162,6 +162,11 @@ impl Sink {
             (None, Some(_)) => return Ok(()),
         };
         if let Some(writer) = &mut self.writer {
+            // The process may have died between the header of this segment and its first block: there it is.
+            if writer.segment().base_offset() == base_offset {
+                self.roll_at = None;
+                return Ok(());
+            }
             writer.seal()?;
         }
         let meta = SegmentMeta {
@@ -249,6 +254,12 @@ impl Drain {
         if self.cursor.as_ref().is_some_and(|(chunk, _)| chunk.base_offset() == base_offset) {
             self.cursor = None;
         }
+    }
+
+    /// Lets go of all chunks, written or not.
+    pub(crate) fn discard(&mut self) {
+        self.cursor = None;
+        self.finished.clear();
     }
 
     /// Moves up to about `quantum` bytes of frames into blocks. With `whole`, a block that is not full is

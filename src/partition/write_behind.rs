@@ -51,7 +51,7 @@ pub(crate) trait Duty: Send + Sync {
     fn drain(&self, quantum: usize, whole: bool) -> Stand;
     /// Makes everything appended so far durable.
     fn flush(&self) -> Result<()>;
-    /// Takes a written chunk out of the hot tail, if it is the oldest there.
+    /// Takes a written chunk out of the hot tail, and what is older with it.
     fn evict(&self, base_offset: u64);
     /// Gives up the chunk that is appended to, if everything in it is written.
     fn retire(&self);
@@ -139,6 +139,8 @@ type Due = (OnReached, Result<()>);
 struct Lingering {
     until: Deadline,
     retry: Duration,
+    /// It waits because the disk is full.
+    full: bool,
     duty: Arc<dyn Duty>,
 }
 
@@ -263,6 +265,7 @@ impl Engine {
                 batch.extend(work.dirty.drain(..).map(|duty| Lingering {
                     until: Deadline::after(Duration::MAX),
                     retry: RETRY_MIN,
+                    full: false,
                     duty,
                 }));
                 std::mem::take(&mut work.pressure)
@@ -277,15 +280,21 @@ impl Engine {
                     Some(Stand::Linger(wait)) => {
                         item.until = Deadline::after(wait);
                         item.retry = RETRY_MIN;
+                        item.full = false;
                         lingering.push(item);
                     }
                     Some(Stand::Full(error)) => {
                         *self.trouble.lock() = Some(error);
                         item.until = Deadline::after(item.retry);
                         item.retry = (item.retry * 2).min(RETRY_MAX);
+                        item.full = true;
                         lingering.push(item);
                     }
                 }
+            }
+            // A partition may be gone, with its topic, before the disk had room for it.
+            if !lingering.iter().any(|l| l.full) {
+                self.trouble_over();
             }
             if pressure {
                 self.retire_idle();
@@ -333,9 +342,13 @@ impl Engine {
                 }
                 flushes.due.pop().and_then(|d| d.duty.upgrade())
             };
-            if let Some(duty) = duty {
-                // Who waits is told by the watermark; there is nobody here to tell.
-                let _ = self.guarded(&duty, |duty| duty.flush());
+            // Who waits is told by the watermark, of success and of failure. A full disk is neither: somebody may be
+            // waiting for the disk to have room again.
+            if let Some(duty) = duty
+                && let Some(Err(e)) = self.guarded(&duty, |duty| duty.flush())
+                && e.kind() == ErrorKind::NoSpace
+            {
+                self.flush_later(Arc::downgrade(&duty), RETRY_MAX);
             }
         }
     }
@@ -448,7 +461,9 @@ impl Engine {
         self.room_made();
         *self.callbacks.lock() = None;
         let me = std::thread::current().id();
-        for thread in self.threads.lock().drain(..) {
+        // Not under the lock: a callback that is waited for here may want it.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A handle may be dropped by a callback, on the very thread to wait for.
             if thread.thread().id() == me {
                 continue;

@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -52,6 +53,8 @@ pub(crate) struct Pool {
     /// Part of the budget that only internal topics may use.
     reserve: usize,
     incarnation: u64,
+    /// Set at the end of the log: what is given back from then on may never have been written.
+    keeps_files: AtomicBool,
     /// Where staging files go; `None` for heap.
     #[cfg(unix)]
     staging: Option<Staging>,
@@ -122,10 +125,17 @@ impl Pool {
             budget,
             reserve: (budget / 16 / GRANULE * GRANULE).max(GRANULE),
             incarnation,
+            keeps_files: AtomicBool::new(false),
             #[cfg(unix)]
             staging: None,
             state: Mutex::default(),
         })
+    }
+
+    /// Unlinks no file from now on. While a log is open chunks come back once they are written; at its end they come
+    /// back because their partitions go, and the next open must find there what was not written.
+    pub(crate) fn keep_files(&self) {
+        self.keeps_files.store(true, Ordering::Release);
     }
 
     /// Bytes of chunks that somebody holds, pinned ones too.
@@ -422,10 +432,12 @@ impl Home for Pool {
         state.unbook(size, internal, evicted);
         #[cfg(unix)]
         if !self.is_heap() {
-            let further = state.pinned == 0;
-            let idle = state.remove_idle(further);
-            drop(state);
-            unlink(idle);
+            if !self.keeps_files.load(Ordering::Acquire) {
+                let further = state.pinned == 0;
+                let idle = state.remove_idle(further);
+                drop(state);
+                unlink(idle);
+            }
             return;
         }
         let class = CLASSES.iter().position(|&c| c == size);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::storage::disk::{Disk, Entry, EntryKind};
 use crate::storage::file::RawFile;
@@ -46,6 +46,7 @@ pub(crate) struct Fault {
     forever: bool,
     errno: i32,
     bytes: Option<usize>,
+    under: Option<&'static str>,
 }
 
 impl Fault {
@@ -57,7 +58,7 @@ impl Fault {
 
     /// The `k`-th call from now on (1 is the next) fails with EIO.
     pub(crate) fn nth(k: u64) -> Self {
-        Fault { op: None, countdown: k.max(1), forever: false, errno: Self::EIO, bytes: None }
+        Fault { op: None, countdown: k.max(1), forever: false, errno: Self::EIO, bytes: None, under: None }
     }
 
     /// Only calls of this kind are counted and fail.
@@ -67,6 +68,11 @@ impl Fault {
 
     pub(crate) fn errno(self, errno: i32) -> Self {
         Fault { errno, ..self }
+    }
+
+    /// Only calls on paths that contain this are counted and fail.
+    pub(crate) fn under(self, part: &'static str) -> Self {
+        Fault { under: Some(part), ..self }
     }
 
     /// All later calls fail too, until [`FaultPlan::clear`].
@@ -87,11 +93,14 @@ struct State {
     fired: u64,
     recording: bool,
     calls: Vec<Call>,
+    /// Calls of this kind hang.
+    held: Option<Op>,
+    hanging: u64,
 }
 
 /// What shall fail, and what was called. Shared between the disk, its files and the test.
 #[derive(Default)]
-pub(crate) struct FaultPlan(Mutex<State>);
+pub(crate) struct FaultPlan(Mutex<State>, Condvar);
 
 impl FaultPlan {
     pub(crate) fn new() -> Arc<Self> {
@@ -106,6 +115,22 @@ impl FaultPlan {
     /// Forgets all failures to come, and those that go on for ever.
     pub(crate) fn clear(&self) {
         self.0.lock().faults.clear();
+    }
+
+    /// Calls of this kind hang from now on, until [`FaultPlan::release`].
+    pub(crate) fn hold(&self, op: Op) {
+        self.0.lock().held = Some(op);
+    }
+
+    /// Lets everything that hangs go on.
+    pub(crate) fn release(&self) {
+        self.0.lock().held = None;
+        self.1.notify_all();
+    }
+
+    /// How many calls hang now.
+    pub(crate) fn hanging(&self) -> u64 {
+        self.0.lock().hanging
     }
 
     /// How many calls were made to fail.
@@ -143,9 +168,15 @@ impl FaultPlan {
         if state.recording {
             state.calls.push(Call { op, path: path.to_path_buf(), at, len });
         }
+        state.hanging += 1;
+        while state.held == Some(op) {
+            self.1.wait(&mut state);
+        }
+        state.hanging -= 1;
         let mut due = None;
         state.faults.retain_mut(|fault| {
-            if fault.op.is_some_and(|o| o != op) {
+            let elsewhere = fault.under.is_some_and(|part| !path.to_string_lossy().contains(part));
+            if elsewhere || fault.op.is_some_and(|o| o != op) {
                 return true;
             }
             if fault.countdown > 1 {
