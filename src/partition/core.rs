@@ -30,8 +30,8 @@ pub(crate) const MAX_APPEND: usize = 8 << 20;
 const SLOTS: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];
 /// How many frames of a batch are copied before their checksums are taken.
 const BEHIND: usize = 16;
-/// What a flush writes at a time under the baton.
-const FLUSH_QUANTUM: usize = 16 << 20;
+/// What a flush writes at a time under the baton: appends hear of the room that was made after each piece.
+const FLUSH_QUANTUM: usize = 1 << 20;
 
 /// How long a block lingers at most where records are counted until the next flush.
 const COUNT_LINGER: Duration = Duration::from_millis(5);
