@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, checksum_of, fill, flags, frame_len};
+use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Progress, Sink, SinkContext};
 use crate::partition::records::{Identity, Run};
@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::segment::chain::Chain;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::Want;
-use crate::storage::chunk::ChunkWriter;
+use crate::storage::chunk::{ChunkWriter, store_pair};
 use crate::tail::Tail;
 
 /// What one append call may carry, all its frames together.
@@ -382,8 +382,8 @@ impl PartitionCore {
         let stamps = self.limits.stamps.load(Ordering::Relaxed);
         let mut now = None;
         let mut timestamp = state.last_timestamp;
-        // Checksums are taken some frames behind the copy: to read at once what was just stored, in other pieces
-        // than it was stored in, stalls the processor for as long as the checksum takes.
+        // Checksums of a batch are taken some frames behind the copy: to read at once what was just stored, in other
+        // pieces than it was stored in, stalls the processor (a single frame is stored with that in mind).
         let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
             timestamp = match record.timestamp {
@@ -407,7 +407,12 @@ impl PartitionCore {
                     self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
                 );
             };
-            fill(&mut out[filled..], record, base_offset + index as u64, timestamp, bits, None);
+            let (out, offset) = (&mut out[filled..], base_offset + index as u64);
+            if records.len() == 1 {
+                fill_in_pairs(out, record, offset, timestamp, bits, store_pair);
+            } else {
+                fill(out, record, offset, timestamp, bits, None);
+            }
             state.last_timestamp = state.last_timestamp.max(timestamp);
             waiting += 1;
             filled += len;

@@ -408,6 +408,27 @@ impl Mapping {
     }
 }
 
+/// Stores two words at once, `low` first. As two stores the next load of all 16 bytes would have to wait for both,
+/// and a compiler makes two of it.
+#[inline]
+pub(crate) fn store_pair(out: &mut [u8; 16], low: u64, high: u64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_set_epi64x, _mm_storeu_si128};
+        // SAFETY: the pointer is to 16 bytes that are borrowed mutably; the store needs no alignment, and every
+        // x86-64 has both instructions.
+        unsafe {
+            let both = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+            _mm_storeu_si128(out.as_mut_ptr().cast(), both);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        out[..8].copy_from_slice(&low.to_le_bytes());
+        out[8..].copy_from_slice(&high.to_le_bytes());
+    }
+}
+
 /// Where memory goes when a chunk's last holder lets go.
 pub(crate) trait Home: Send + Sync {
     /// A chunk left its tail; until it is given back it is pinned by readers.
