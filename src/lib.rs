@@ -5,6 +5,7 @@
 mod block;
 pub mod clock;
 pub mod codec;
+pub mod consumer;
 mod error;
 mod frame;
 mod log;
@@ -32,17 +33,18 @@ pub mod partition_log {
     //! The direct path to one partition.
     pub use crate::partition::Reader;
 }
-mod consumer {
-    pub(crate) mod assignor;
-    pub(crate) mod offsets;
-}
 mod producer {
     pub(crate) mod partitioner;
 }
 
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
+pub use consumer::admin::ConsumerGroup;
 pub use consumer::assignor::Assignor;
+pub use consumer::builder::ConsumerBuilder;
+pub use consumer::listener::RebalanceListener;
+pub use consumer::options::OffsetReset;
+pub use consumer::poll::Consumer;
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
 pub use log::catalog::TopicConfig;
