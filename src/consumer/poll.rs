@@ -186,7 +186,8 @@ impl Consumer {
     /// registration looks again under its lock, and the bell stays rung until it is heard.
     fn park(&mut self, deadline: Deadline) -> Result<()> {
         let signal = Arc::clone(self.handle.signal());
-        let here = self.reading.listen(&signal).or_else(|error| self.unless_topics_changed(error).map(|()| true));
+        let here =
+            self.reading.listen(&signal).or_else(|error| self.unless_topics_changed(error).map(|()| true));
         if here? || self.reading.log.wait_for_change(self.version, &signal) {
             return Ok(());
         }
