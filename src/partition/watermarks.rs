@@ -208,4 +208,22 @@ mod tests {
         let error = mark.wait(1, Deadline::after(Duration::ZERO)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
+
+    #[test]
+    fn a_bell_rings_when_the_mark_moves_or_never_will() {
+        let mark = Watermark::new(5);
+        let signal = Arc::new(Signal::default());
+        let now = || Deadline::after(Duration::ZERO);
+        assert!(mark.ring_past(4, &signal).unwrap());
+        assert!(!mark.ring_past(5, &signal).unwrap());
+        assert!(!signal.wait(now()));
+        mark.advance(6, |_, _| ());
+        assert!(signal.wait(now()));
+        mark.advance(7, |_, _| ());
+        assert!(!signal.wait(now()), "once for each time it was asked");
+        assert!(!mark.ring_past(7, &signal).unwrap());
+        mark.fail(&Error::new(ErrorKind::Storage, "gone"), |_, _| ());
+        assert!(signal.wait(now()));
+        assert_eq!(mark.ring_past(7, &signal).unwrap_err().kind(), ErrorKind::Storage);
+    }
 }

@@ -1,5 +1,7 @@
 //! Positions, reset, seek, poll.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic
+
 use std::time::Duration;
 
 use tapelog::{
