@@ -700,6 +700,18 @@ impl PartitionCore {
         Ok(())
     }
 
+    /// For tests: writes everything, and flushes nothing.
+    #[cfg(test)]
+    pub(crate) fn write_all(&self) -> Result<()> {
+        self.drain_locked(&mut self.drain.lock(), usize::MAX, true).map(drop)
+    }
+
+    /// For tests: where the last segment ends.
+    #[cfg(test)]
+    pub(crate) fn segment_end(&self) -> u64 {
+        self.chain.segments().last().map_or(0, |s| s.written())
+    }
+
     /// Has the engine try again what could not be written.
     fn wake_engine(&self) {
         let mut state = self.append.lock();

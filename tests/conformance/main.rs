@@ -4,6 +4,7 @@
 
 mod b;
 mod f;
+mod l;
 mod o;
 mod p;
 mod plans;
