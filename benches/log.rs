@@ -180,7 +180,7 @@ impl Bench {
     fn burst(&self, table: &mut Table, records: usize, turns: usize) -> Result<()> {
         let feed = Feed::new();
         let mut memory = vec![1u8; records * FRAME];
-        let frame = vec![7u8; FRAME];
+        let frame = [7u8; FRAME];
         let log = self.log("burst")?;
         let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
         let settle = || partition.wait_durable(partition.end_offset(), Duration::MAX);

@@ -70,10 +70,12 @@
 mod block;
 pub mod clock;
 pub mod codec;
+pub mod consumer;
 mod error;
 mod frame;
 mod log;
 pub mod partition;
+pub mod producer;
 mod record;
 mod segment;
 mod storage;
@@ -117,15 +119,15 @@ pub mod _documentation {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-mod consumer {
-    pub(crate) mod assignor;
-    pub(crate) mod offsets;
-}
-pub mod producer;
 
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
+pub use consumer::admin::ConsumerGroup;
 pub use consumer::assignor::Assignor;
+pub use consumer::builder::ConsumerBuilder;
+pub use consumer::listener::RebalanceListener;
+pub use consumer::options::OffsetReset;
+pub use consumer::poll::Consumer;
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
 pub use log::catalog::TopicConfig;

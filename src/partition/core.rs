@@ -498,13 +498,27 @@ impl PartitionCore {
     }
 
     /// Has `signal` rung when there is something at or above `position`; true where there is already.
-    pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> bool {
+    ///
+    /// Fails where nothing will ever come: the partition has failed, or is gone. A full disk passes.
+    pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
         let mut state = self.append.lock();
-        if state.next_offset > position || state.refuse.is_some() {
-            return true;
+        if state.next_offset > position {
+            return Ok(true);
         }
-        register(&mut state.waiters, signal);
-        false
+        match &state.refuse {
+            Some(error) if error.kind() != ErrorKind::NoSpace => return Err(error.clone()),
+            _ => register(&mut state.waiters, signal),
+        }
+        Ok(false)
+    }
+
+    /// The same for what survives a power cut.
+    pub(crate) fn wait_for_durable(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
+        if self.engine.is_durable() {
+            self.durable.ring_past(position, signal)
+        } else {
+            self.wait_for_records(position, signal)
+        }
     }
 
     /// The first record in offset order, at or after the start, whose timestamp is not before `target`
@@ -689,6 +703,18 @@ impl PartitionCore {
         self.drain.lock().sink().forget_flushed();
         self.durable.advance(written, |call, result| self.engine.call(call, result));
         Ok(())
+    }
+
+    /// For tests: writes everything, and flushes nothing.
+    #[cfg(test)]
+    pub(crate) fn write_all(&self) -> Result<()> {
+        self.drain_locked(&mut self.drain.lock(), usize::MAX, true).map(drop)
+    }
+
+    /// For tests: where the last segment ends.
+    #[cfg(test)]
+    pub(crate) fn segment_end(&self) -> u64 {
+        self.chain.segments().last().map_or(0, |s| s.written())
     }
 
     /// Has the engine try again what could not be written.

@@ -10,6 +10,9 @@ pub(crate) mod settings;
 pub(crate) mod watermarks;
 pub(crate) mod write_behind;
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
