@@ -284,26 +284,39 @@ impl Bench {
     fn through_the_disk(&self, table: &mut Table, records: usize, turns: usize) -> Result<()> {
         let feed = Feed::new();
         for turn in 0..turns {
-            let path = self.folder.join("floor");
-            table.time("64 KiB pwrite", records, || write_blocks(&path, records * FRAME))?;
-            std::fs::remove_file(&path)?;
-            for (name, batched) in [("append", false), ("append_batch of 100", true)] {
-                let folder = format!("disk-{turn}-{batched}");
-                let log = self.log(&folder)?;
-                let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
-                table.time(name, records, || {
-                    if batched {
-                        feed.append_in_batches(&partition, records)
-                    } else {
-                        feed.append(&partition, records)
+            // What is written first after much was freed gets other pages than what is written last: all take turns.
+            for work in 0..3 {
+                let path = self.folder.join(format!("disk-{turn}-{work}"));
+                match (turn + work) % 3 {
+                    0 => {
+                        table.time("64 KiB pwrite", records, || write_blocks(&path, records * FRAME))?;
+                        std::fs::remove_file(&path)?;
+                        continue;
                     }
-                })?;
-                drop(partition);
-                drop(log);
-                std::fs::remove_dir_all(self.folder.join(&folder))?;
+                    1 => self.fill(table, "append", records, &path, |p| feed.append(p, records))?,
+                    _ => {
+                        let name = "append_batch of 100";
+                        self.fill(table, name, records, &path, |p| feed.append_in_batches(p, records))?;
+                    }
+                }
+                std::fs::remove_dir_all(&path)?;
             }
         }
         Ok(())
+    }
+
+    /// Times `work` on a log of its own.
+    fn fill(
+        &self,
+        table: &mut Table,
+        name: &'static str,
+        records: usize,
+        path: &Path,
+        work: impl FnOnce(&Partition) -> Result<()>,
+    ) -> Result<()> {
+        let log = Log::open(path)?;
+        let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
+        table.time(name, records, || work(&partition))
     }
 }
 
