@@ -32,9 +32,9 @@ use crate::topic_partition::TopicPartition;
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of a close that failed waits for them, at least.
 const GRACE: Duration = Duration::from_millis(500);
-/// The current root file, and the one before it.
+/// The root file, and its twin: two copies, so that damage to one of them is no harm.
 pub(crate) const ROOT: &str = "root";
-pub(crate) const ROOT_BEFORE: &str = "root.prev";
+pub(crate) const ROOT_TWIN: &str = "root.twin";
 
 /// One topic: name, id, settings and partitions.
 pub(crate) struct TopicCore {
@@ -99,15 +99,19 @@ pub(crate) struct OnDisk {
 }
 
 impl OnDisk {
-    /// Replaces the root file, keeping the one before; both are durable when this returns.
+    /// Replaces both copies of the root file; they are durable when this returns. Where it fails, either state may be
+    /// the one that counts for the next open.
+    ///
+    /// Both say the same: the state before would be a lie to fall back on. It may call a log closed that has
+    /// been open since, and then the hot records of the last process would not be looked for.
     pub(crate) fn write_root(&self, change: impl FnOnce(&mut RootFile)) -> Result<()> {
         let mut root = self.root.lock();
-        let before = root.encode();
         let mut next = root.clone();
         change(&mut next);
         next.generation += 1;
-        self.directory.replace(Path::new(ROOT_BEFORE), &before)?;
-        self.directory.replace(Path::new(ROOT), &next.encode())?;
+        let bytes = next.encode();
+        self.directory.replace(Path::new(ROOT_TWIN), &bytes)?;
+        self.directory.replace(Path::new(ROOT), &bytes)?;
         *root = next;
         Ok(())
     }

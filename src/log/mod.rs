@@ -3,6 +3,8 @@
 pub(crate) mod catalog;
 pub(crate) mod core;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod model;
 pub(crate) mod opening;
 pub(crate) mod report;

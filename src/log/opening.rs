@@ -23,7 +23,7 @@ use crate::codec::{Codec, Codecs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{Catalog, TOPICS, TopicConfig, folder_id};
 use crate::log::core::{
-    LogCore, OnDisk, ROOT, ROOT_BEFORE, TOPICS_FOLDER, TopicCore, built_in, partition_folder,
+    LogCore, OnDisk, ROOT, ROOT_TWIN, TOPICS_FOLDER, TopicCore, built_in, partition_folder,
 };
 use crate::log::report::{RecoveryItem, RecoveryReport};
 use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
@@ -174,7 +174,7 @@ impl LogBuilder {
             Directory::open_or_create(dir, disk)?
         } else {
             let directory = Directory::open_existing(dir, disk)?;
-            if !directory.exists(Path::new(ROOT))? && !directory.exists(Path::new(ROOT_BEFORE))? {
+            if !directory.exists(Path::new(ROOT))? && !directory.exists(Path::new(ROOT_TWIN))? {
                 let message = "there is no log in this directory";
                 return Err(Error::new(ErrorKind::NotFound, message).at_path(dir));
             }
@@ -251,7 +251,10 @@ impl LogBuilder {
             root.clean = false;
         });
         if let Err(e) = written {
-            let _ = staging::remove(&disk.staging, staging_id);
+            // One copy of the root may have been replaced before the other failed.
+            if !names_staging(&directory, staging_id) {
+                let _ = staging::remove(&disk.staging, staging_id);
+            }
             return Err(e);
         }
         if !clean && !is_new {
@@ -313,7 +316,7 @@ fn read_root(directory: &Directory) -> Result<Option<RootFile>> {
         let bytes = directory.read(Path::new(name), MAX_ROOT)?;
         RootFile::decode(&bytes).map_err(|e| e.at_path(&directory.root().join(name)))
     };
-    let (current, before) = (read(ROOT), read(ROOT_BEFORE));
+    let (current, before) = (read(ROOT), read(ROOT_TWIN));
     let absent = |r: &Result<RootFile>| r.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     if !(absent(&current) && absent(&before)) {
         return choose(current, before).map(Some);
@@ -334,6 +337,14 @@ fn read_root(directory: &Directory) -> Result<Option<RootFile>> {
         }
     }
     Ok(None)
+}
+
+/// Whether a copy of the root file names this staging, as far as can be known.
+fn names_staging(directory: &Directory, staging_id: u64) -> bool {
+    [ROOT, ROOT_TWIN].iter().any(|name| match directory.read(Path::new(name), MAX_ROOT) {
+        Ok(bytes) => RootFile::decode(&bytes).map_or(true, |root| root.staging_id == staging_id),
+        Err(e) => e.kind() != ErrorKind::NotFound,
+    })
 }
 
 fn new_root(directory: &Directory) -> Result<RootFile> {

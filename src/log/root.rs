@@ -1,7 +1,7 @@
 //! The root file: the one small file of a log that is not a log, in every directory of it.
 //!
-//! Replaced whole (temporary file, flush, rename, flush of the directory), the previous one kept beside it;
-//! [`choose`] says which of the two counts. All integers are little-endian.
+//! Replaced whole (temporary file, flush, rename, flush of the directory), and its twin beside it likewise, first;
+//! [`choose`] says which of the two counts where they differ. All integers are little-endian.
 //!
 //! ```text
 //!    0  magic             8 bytes  "TAPELOG\0"
