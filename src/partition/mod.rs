@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;
+pub(crate) mod settle;
 pub(crate) mod watermarks;
 pub(crate) mod write_behind;
 
