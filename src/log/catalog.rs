@@ -544,4 +544,5 @@ impl Catalog {
 }
 
 #[cfg(test)]
+#[path = "catalog_tests.rs"]
 mod tests;

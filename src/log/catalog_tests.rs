@@ -1,6 +1,6 @@
 //! Tests of `catalog`.
 
-use super::*;
+use crate::log::catalog::*;
 
 const ID: u64 = 0x9f2c_07d1_a4b3_e856;
 
