@@ -1,5 +1,7 @@
 //! The direct path: append to a partition and read from it, without partitioner or group.
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;

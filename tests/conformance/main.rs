@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
 mod b;
+mod l;
 mod p;
 mod plans;
 mod r;
