@@ -230,6 +230,13 @@ impl LogBuilder {
             found.push((name, record.id, config.clone(), partitions));
         }
         opening.set_strangers_aside(&catalog)?;
+        let mut epoch = epoch;
+        if clean && report.has_losses() {
+            // Offsets of records that are gone may be given again: never in the same epoch.
+            epoch = epoch.saturating_add(1);
+            report.leader_epoch = epoch;
+            found.iter_mut().flat_map(|(.., opened)| opened).for_each(|o| o.epoch = epoch);
+        }
 
         let staging = self.staging.clone().unwrap_or_else(|| directory.root().to_path_buf());
         let staging_id = random_nonzero();

@@ -8,7 +8,7 @@
 //! | B | all end whole | the log ends with the last of them |
 //! | C | one has a torn place (at or above what was flushed) | the log ends before it; what follows in that file, and all later files, are set aside |
 //! | D | the last append of the last kept one is unfinished | the log ends before that append |
-//! | E | damage below what was flushed | it stays where it is and is reported; what follows it is kept |
+//! | E | damage below what was flushed, or records missing between two | it stays as it is and is reported; what follows is kept |
 //!
 //! and then, wherever that end is:
 //!
@@ -146,7 +146,7 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
 /// Brings one partition back and makes what is in it durable.
 pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
-    let mut scans = scan_all(r)?;
+    let mut scans = scan_all(r, &mut done)?;
     let mut hot = Vec::with_capacity(staged.len());
     let mut bytes = Vec::new();
     for chunk in &staged {
@@ -169,6 +169,7 @@ pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) ->
     for scan in &scans[..plan.keep] {
         done.items.extend(scan.damaged.iter().map(|damage| damaged_note(r, scan, damage)));
     }
+    done.items.extend(missing(r, &scans[..plan.keep]));
     let covered = plan.replay.1;
     for stray in scans.drain(plan.keep..) {
         set_file_aside(r, &stray, covered, &mut done)?;
@@ -195,7 +196,7 @@ pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) ->
 }
 
 /// Scans the segments of the partition, as much of each as needs to be looked at.
-fn scan_all(r: &Recovering<'_>) -> Result<Vec<SegmentScan>> {
+fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>> {
     if !r.directory.exists(r.folder)? {
         return Ok(Vec::new());
     }
@@ -212,7 +213,18 @@ fn scan_all(r: &Recovering<'_>) -> Result<Vec<SegmentScan>> {
         if !is_unborn(r.directory, r.folder, name)? {
             break;
         }
-        r.directory.remove_file(&r.folder.join(name))?;
+        let path = r.folder.join(name);
+        if r.clean {
+            // A log that was closed leaves no such file: this one was something else.
+            let to = free_name(r, format!("{:016x}-{}-{name}", r.topic_id, r.partition));
+            r.directory.create_dir_all(r.quarantine)?;
+            r.directory.rename(&path, &to)?;
+            let to = r.directory.root().join(to);
+            let note = Note { kept_in: Some(to), ..lost(r, name, "the segment is empty") };
+            done.items.push(note);
+        } else {
+            r.directory.remove_file(&path)?;
+        }
         names.pop();
     }
     let mut scans = Vec::with_capacity(names.len());
@@ -247,6 +259,42 @@ fn whole_appends(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
         }
     }
     (whole > chunk.base_offset).then_some((chunk.base_offset, whole))
+}
+
+/// What is not there although nothing that is there is damaged.
+fn missing(r: &Recovering<'_>, scans: &[SegmentScan]) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for pair in scans.windows(2) {
+        let (ends, goes_on) = (pair[0].end.next_offset, pair[1].meta.base_offset);
+        if ends < goes_on {
+            let what = "the next segment goes on at a later offset than this one ends";
+            notes.push(Note { offsets: Some(ends..goes_on), ..lost(r, &pair[0].file_name, what) });
+        }
+    }
+    if let Some(last) = scans.last()
+        && r.clean
+        && !last.sealed
+        && last.torn.is_none()
+        && last.damaged.is_empty()
+    {
+        notes.push(lost(
+            r,
+            &last.file_name,
+            "the log was closed, and the end of its last segment is missing",
+        ));
+    }
+    notes
+}
+
+fn lost(r: &Recovering<'_>, file_name: &str, reason: &str) -> Note {
+    Note {
+        action: RecoveryAction::Damaged,
+        offsets: None,
+        file: Some(r.directory.root().join(r.folder).join(file_name)),
+        bytes: None,
+        kept_in: None,
+        reason: reason.into(),
+    }
 }
 
 fn damaged_note(r: &Recovering<'_>, scan: &SegmentScan, damage: &Damage) -> Note {
@@ -332,7 +380,10 @@ fn set_tail_aside(
 
 /// A name in the quarantine that says where the bytes came from and is not taken.
 fn aside_name(r: &Recovering<'_>, scan: &SegmentScan, position: u64) -> PathBuf {
-    let mut name = format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name);
+    free_name(r, format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name))
+}
+
+fn free_name(r: &Recovering<'_>, mut name: String) -> PathBuf {
     while r.directory.exists(&r.quarantine.join(&name)).unwrap_or(false) {
         name.push('+');
     }
