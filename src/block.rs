@@ -358,12 +358,6 @@ impl BlockBuilder {
         self.summary.map(|s| s.last_offset + 1)
     }
 
-    /// Forgets what was gathered.
-    pub(crate) fn clear(&mut self) {
-        self.frames.clear();
-        self.summary = None;
-    }
-
     /// Makes a block of what was gathered and starts anew; `None` where there is nothing.
     ///
     /// `bytes` is a buffer to reuse. A codec that fails, panics or gains nothing leaves the block uncompressed.

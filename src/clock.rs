@@ -1,7 +1,7 @@
 //! Time, and the only place that reads the system's.
 //!
 //! Two clocks, never mixed: [`Timestamp`]s come from an injectable [`Clock`] and end up in records;
-//! [`Deadline`]s are monotonic real time and bound how long a call waits.
+//! deadlines are monotonic real time and bound how long a call waits.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -169,20 +169,6 @@ impl Deadline {
 
     pub(crate) fn passed(self) -> bool {
         self.remaining() == Some(Duration::ZERO)
-    }
-}
-
-/// A monotonic stopwatch, for lingers and flush intervals.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stopwatch(Instant);
-
-impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        Stopwatch(Instant::now())
-    }
-
-    pub(crate) fn elapsed(self) -> Duration {
-        self.0.elapsed()
     }
 }
 

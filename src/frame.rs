@@ -113,6 +113,7 @@ fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
 
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word, and
 /// returns the checksum that belongs there.
+#[cfg(test)]
 pub(crate) fn write(
     out: &mut [u8],
     record: &Record<'_>,
@@ -295,12 +296,6 @@ pub(crate) fn mix(salt: u64, position: usize) -> u32 {
 /// The first 8 bytes of a frame.
 pub(crate) const fn commit_word(len: u32, tag: u32) -> u64 {
     (len as u64) | ((tag as u64) << 32)
-}
-
-/// Length and tag of a commit word.
-pub(crate) const fn split_commit_word(word: u64) -> (u32, u32) {
-    #[allow(clippy::cast_possible_truncation)]
-    (word as u32, (word >> 32) as u32)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -65,8 +65,6 @@
 //! [`ErrorKind::Locked`]. Replication over several directories, retention, compaction and transactions are
 //! not here yet; their bytes are reserved.
 
-#![allow(dead_code)] // until the house stands
-
 mod block;
 pub mod clock;
 pub mod codec;

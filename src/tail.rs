@@ -92,6 +92,7 @@ impl Tail {
     }
 
     /// How many chunks there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.chunks.lock().len()
     }
@@ -130,6 +131,7 @@ impl HotCursor {
     }
 
     /// The position that it stands at.
+    #[cfg(test)]
     pub(crate) fn at(&self) -> usize {
         self.at
     }

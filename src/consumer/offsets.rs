@@ -228,6 +228,7 @@ impl OffsetTable {
     }
 
     /// Every group that committed anything, in no order.
+    #[cfg(test)]
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &GroupOffsets)> {
         self.0.iter().map(|(group, offsets)| (group.as_str(), offsets))
     }

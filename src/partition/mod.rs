@@ -50,12 +50,12 @@ use crate::topic_partition::TopicPartition;
 pub struct Partition {
     core: Arc<PartitionCore>,
     /// Keeps the log open.
-    log: Arc<dyn Any + Send + Sync>,
+    _log: Arc<dyn Any + Send + Sync>,
 }
 
 impl Partition {
     pub(crate) fn new(core: Arc<PartitionCore>, log: Arc<dyn Any + Send + Sync>) -> Self {
-        Partition { core, log }
+        Partition { core, _log: log }
     }
 
     /// Topic and number.

@@ -235,11 +235,6 @@ impl PartitionCore {
             }
         }
     }
-
-    /// What refuses appends now.
-    pub(crate) fn refusal(&self) -> Option<Error> {
-        self.append.lock().refuse.clone()
-    }
 }
 
 impl Duty for PartitionCore {

@@ -448,6 +448,7 @@ impl Engine {
     }
 
     /// For tests: as if the process died here. Nothing is written any more.
+    #[cfg(test)]
     pub(crate) fn halt(&self) {
         self.halted.store(true, Ordering::Release);
     }

@@ -68,7 +68,7 @@ impl ProducerBuilder {
     }
 
     /// Who chooses partitions: Kafka's rule by default
-    /// ([`DefaultPartitioner`](crate::partitioner::DefaultPartitioner)).
+    /// ([`DefaultPartitioner`]).
     #[must_use]
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.partitioner = Some(Arc::new(partitioner));

@@ -38,6 +38,7 @@ impl Chain {
     }
 
     /// The base offset of the first segment.
+    #[cfg(test)]
     pub(crate) fn first_offset(&self) -> Option<u64> {
         self.0.read().first().map(|s| s.base_offset())
     }
@@ -50,6 +51,7 @@ impl Chain {
     }
 
     /// Takes the first `n` segments out and returns them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for retention"))]
     pub(crate) fn remove_first(&self, n: usize) -> Vec<Arc<Segment>> {
         let mut segments = self.0.write();
         let (gone, kept) = segments.split_at(n.min(segments.len()));
@@ -59,6 +61,7 @@ impl Chain {
     }
 
     /// Puts `with` in place of the segments whose base offset lies in `from..to`, and returns those.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for compaction"))]
     pub(crate) fn replace(&self, from: u64, to: u64, with: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
         let mut segments = self.0.write();
         let (gone, mut kept): (Vec<_>, Vec<_>) =
@@ -109,6 +112,7 @@ impl Chain {
     }
 
     /// Moves the cursor behind a block that cannot be read; false, and no move, where none follows.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for verification"))]
     pub(crate) fn skip(&self, cursor: &mut ColdCursor) -> Result<bool> {
         let reached = cursor.segment.next_offset();
         if let Some(position) = cursor.segment.skip(cursor.position)? {

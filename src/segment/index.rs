@@ -117,6 +117,7 @@ impl Index {
         epochs
     }
 
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[IndexEntry] {
         &self.entries
     }

@@ -120,19 +120,9 @@ impl Segment {
         self.state.read().max_timestamp
     }
 
-    /// Bytes of header and blocks; reserved space and index not counted.
-    pub(crate) fn size(&self) -> u64 {
-        self.written()
-    }
-
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
-    }
-
-    /// The folder of the file, relative to its directory, and the directory.
-    pub(crate) fn place(&self) -> (&Arc<Directory>, &Path) {
-        (&self.directory, &self.folder)
     }
 
     /// Each leader epoch and its first offset here.

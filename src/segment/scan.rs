@@ -78,6 +78,7 @@ pub(crate) struct SegmentScan {
 
 impl SegmentScan {
     /// Whether the last append before `end` goes on in a block that is not there.
+    #[cfg(test)]
     pub(crate) fn is_unfinished(&self) -> bool {
         self.complete != self.end
     }

@@ -152,6 +152,7 @@ impl SegmentWriter {
     }
 
     /// Gives reserved space back, for a segment that stays unsealed for long.
+    #[cfg(test)]
     pub(crate) fn trim(&mut self) -> Result<()> {
         if !self.sealed && self.allocated > self.position {
             self.segment.file.set_len(self.position)?;

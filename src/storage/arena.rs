@@ -139,16 +139,19 @@ impl Pool {
     }
 
     /// Bytes of chunks that somebody holds, pinned ones too.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for metrics"))]
     pub(crate) fn used_bytes(&self) -> usize {
         self.state.lock().used
     }
 
     /// Bytes of chunks that left their tail and are held by readers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for metrics"))]
     pub(crate) fn pinned_bytes(&self) -> usize {
         self.state.lock().pinned
     }
 
     /// Bytes that there are, used or not: of all files, or of the heap's budget and what is pinned beside it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for metrics"))]
     pub(crate) fn capacity(&self) -> usize {
         let state = self.state.lock();
         if self.is_heap() { self.budget.max(state.used) } else { state.capacity }

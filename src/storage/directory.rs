@@ -100,6 +100,7 @@ impl Directory {
     }
 
     /// The first failure of this directory, if any.
+    #[cfg(test)]
     pub(crate) fn latch(&self) -> &Arc<Latch> {
         &self.latch
     }

@@ -54,7 +54,6 @@ impl Fault {
     pub(crate) const EIO: i32 = 5;
     pub(crate) const ENOSPC: i32 = 28;
     pub(crate) const EMFILE: i32 = 24;
-    pub(crate) const EROFS: i32 = 30;
 
     /// The `k`-th call from now on (1 is the next) fails with EIO.
     pub(crate) fn nth(k: u64) -> Self {
@@ -126,11 +125,6 @@ impl FaultPlan {
     pub(crate) fn release(&self) {
         self.0.lock().held = None;
         self.1.notify_all();
-    }
-
-    /// How many calls hang now.
-    pub(crate) fn hanging(&self) -> u64 {
-        self.0.lock().hanging
     }
 
     /// How many calls were made to fail.

@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod chunk;
 pub(crate) mod directory;
 pub(crate) mod disk;
+#[cfg(test)]
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod publish;

@@ -116,7 +116,9 @@ pub(crate) fn commit<W: Word, O: Orders>(word: &W, following: Option<&W>, value:
     word.store(value, O::STORE);
 }
 
-/// Reads a commit word as another process would; `None` where there is nothing yet.
+/// Reads a commit word as another process would; `None` where there is nothing yet. Recovery reads bytes of a file
+/// in place of words, and tests these.
+#[cfg(test)]
 pub(crate) fn committed<W: Word, O: Orders>(word: &W) -> Option<W::Value> {
     let value = word.load(O::LOAD);
     (value != W::Value::default()).then_some(value)
