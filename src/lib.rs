@@ -1,14 +1,81 @@
-//! Kafka inside your process: an embeddable streaming log for trading applications.
+//! *Kafka inside your process*: an embeddable streaming log for trading applications. Topics, partitions,
+//! producers and consumer groups with Kafka's semantics, as a library: no broker, no port, no C.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tapelog::{Compression, Log, Record, TopicConfig};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let data = dir.path().join("data");
+//! let log = Log::open(&data)?;                                            // or Log::in_memory()
+//! let config = TopicConfig::new().partitions(4).compression(Compression::Lz4);
+//! let tickers = log.ensure_topic("stock_tickers", config)?;
+//!
+//! let producer = log.producer().build()?;
+//! let json = r#"{"symbol":"AAPL","price":150.23,"volume":10000}"#;
+//! let delivery = producer.send(&tickers, Record::new(json).key("AAPL"))?;
+//! assert_eq!(delivery.offset(), 0);
+//! delivery.wait()?;                                                       // the promise asked for, kept
+//!
+//! let group = log.consumer_group("risk")?;
+//! let mut consumer = group.subscribe(["stock_tickers"])?;
+//! let records = consumer.poll(Duration::from_millis(100))?;
+//! assert_eq!(records.len(), 1);
+//! for record in &records {                                                // copies nothing
+//!     assert_eq!(record.value(), Some(json.as_bytes()));
+//!     consumer.commit_record(&record)?;
+//! }
+//! consumer.close()?;
+//! log.close(Duration::from_secs(10))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The idea
+//!
+//! A record is copied once, into the *hot tail* of its partition: warm memory that is a slot of a mapped file, so
+//! that it survives `kill -9` with no system call. Readers find it there, without a lock or a copy. Off the
+//! caller's path a *write-behind* turns what was appended into blocks, compressed and checksummed once, and writes
+//! them to segment files, the *cold log*, which is read into the reader's own memory and verified before a byte
+//! of it is believed. Back-pressure is explicit: what is appended and not yet written is bounded by
+//! [one budget](LogBuilder::memory_budget), and a send that finds no room waits, or says so.
+//!
+//! # What is promised
+//!
+//! [`Durability::Process`], the default: from the moment `send` returns, the record survives the death of the process
+//! at any instruction. [`Durability::Disk`]: once the delivery resolves, it survives the loss of power as well.
+//! In memory nothing survives, and every level is accepted, so that the same code runs in tests. At every level: what is
+//! read is what was sent; order within a partition; an append of many records is seen whole or not at all.
+//!
+//! # Where to look
+//!
+//! - [`Log`], [`Topic`], [`Partition`]: open, create, find; append to and read from one partition directly.
+//! - [`Producer`], [`Delivery`], [`partitioner`]: send, with a promise.
+//! - [`Consumer`], [`ConsumerGroup`], [`consumer`], [`assignor`]: poll, seek, commit, share partitions.
+//! - [`Error`] and [`ErrorKind`]: one error, that tells topic, partition, offset and file.
+//! - [`codec`], [`clock`], [`topic`], [`admin`]: what can be set or replaced.
+//! - [`_documentation`]: every byte on disk, the way of a record through the code, and why things are as they are.
+//!
+//! # Features
+//!
+//! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners.
+//!
+//! # What it is not
+//!
+//! Not a server and not a client: there is no networking. One process writes a log; a second open is
+//! [`ErrorKind::Locked`]. Replication over several directories, retention, compaction and transactions are
+//! not here yet; their bytes are reserved.
 
 #![allow(dead_code)] // until the house stands
 
 mod block;
 pub mod clock;
 pub mod codec;
+pub mod consumer;
 mod error;
 mod frame;
 mod log;
-mod partition;
+pub mod partition;
+pub mod producer;
 mod record;
 mod segment;
 mod storage;
@@ -28,19 +95,39 @@ pub mod partitioner {
     //! Which partition a record goes to.
     pub use crate::producer::partitioner::*;
 }
-pub mod partition_log {
-    //! The direct path to one partition.
-    pub use crate::partition::Reader;
+pub mod admin {
+    //! What an open found, and did about it.
+    pub use crate::log::report::{RecoveryItem, RecoveryReport};
+    pub use crate::partition::recovery::RecoveryAction;
 }
-mod consumer {
-    pub(crate) mod assignor;
-    pub(crate) mod offsets;
+
+pub mod _documentation {
+    //! Pages that go with the code.
+
+    pub mod format {
+        #![doc = include_str!("docs/format.md")]
+    }
+    pub mod journey {
+        #![doc = include_str!("docs/journey.md")]
+    }
+    pub mod decisions {
+        #![doc = include_str!("docs/decisions.md")]
+    }
 }
-pub mod producer;
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, Compression};
+pub use consumer::admin::ConsumerGroup;
 pub use consumer::assignor::Assignor;
+pub use consumer::builder::ConsumerBuilder;
+pub use consumer::listener::RebalanceListener;
+pub use consumer::options::OffsetReset;
+pub use consumer::poll::Consumer;
 pub use error::{Error, ErrorKind, Result};
 pub use log::Log;
 pub use log::catalog::TopicConfig;

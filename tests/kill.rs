@@ -3,6 +3,8 @@
 //! The test executes itself as a writer and kills that child at a random moment, again and again on one
 //! directory: every cycle goes on where the last one was killed. `TAPELOG_SEED=n` replays the moments as far as a
 //! machine can; `TAPELOG_KILLS=n` makes n cycles in place of 30.
+
+#![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 #![cfg(unix)]
 
 use std::fs::File;
@@ -71,7 +73,7 @@ fn child(dir: &Path) {
         let from = partition.end_offset();
         let count = if random.below(4) == 0 { 1 + random.below(60) as usize } else { 1 };
         values[..count].iter_mut().zip(from..).for_each(|(v, offset)| value(number, offset, v));
-        let records: Vec<Record<'_>> = values[..count].iter().map(|v| Record::new(v)).collect();
+        let records: Vec<Record<'_>> = values[..count].iter().map(Record::new).collect();
         let delivery = partition.append_batch(&records).unwrap();
         assert_eq!(delivery.offset(), from);
         acked.write_all_at(&(from + count as u64).to_le_bytes(), u64::from(number) * 8).unwrap();

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,11 +20,12 @@ use crate::log::report::RecoveryReport;
 use crate::log::root::RootFile;
 use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::records::Identity;
+use crate::partition::watermarks::{Signal, register};
 use crate::partition::write_behind::{Engine, closed};
 use crate::record::Record;
-use crate::storage::arena;
 use crate::storage::arena::random_nonzero;
 use crate::storage::directory::{Directory, DirectoryLock};
+use crate::storage::staging;
 use crate::topic_partition::TopicPartition;
 
 /// How long the end of a log that was not closed waits for its threads.
@@ -126,6 +127,10 @@ pub(crate) struct LogCore {
     catalog: Mutex<Catalog>,
     disk: Option<OnDisk>,
     closed: AtomicBool,
+    /// Rises whenever a topic comes, goes or grows.
+    version: AtomicU64,
+    /// Whom to wake then, and at the end.
+    watchers: Mutex<Vec<Arc<Signal>>>,
     /// Where the floor above keeps what belongs to this log.
     upper: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -147,6 +152,8 @@ impl LogCore {
             catalog: Mutex::new(catalog),
             disk,
             closed: AtomicBool::new(false),
+            version: AtomicU64::new(0),
+            watchers: Mutex::default(),
             upper: OnceLock::new(),
         })
     }
@@ -160,6 +167,29 @@ impl LogCore {
 
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Tells one state of the topics from another: which there are, and how many partitions each has.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Has `signal` rung once the topics are no longer those of `version`, or the log is closed; true where
+    /// that is so already.
+    pub(crate) fn wait_for_change(&self, version: u64, signal: &Arc<Signal>) -> bool {
+        let mut watchers = self.watchers.lock();
+        if self.version() != version || self.closed.load(Ordering::Acquire) {
+            return true;
+        }
+        register(&mut watchers, signal);
+        false
+    }
+
+    /// Under the lock, so that a watcher either sees the new version or is rung.
+    fn topics_changed(&self) {
+        let mut watchers = self.watchers.lock();
+        self.version.fetch_add(1, Ordering::AcqRel);
+        watchers.drain(..).for_each(|watcher| watcher.ring());
     }
 
     /// The topic called `name`.
@@ -246,6 +276,7 @@ impl LogCore {
                 .collect();
             let topic = TopicCore::new(Arc::clone(&name), id, config.clone(), partitions);
             self.topics.write().insert(name, Arc::clone(&topic));
+            self.topics_changed();
             recorded.map(|()| topic)
         } else {
             Err(recorded.err().unwrap_or_else(closed))
@@ -309,6 +340,7 @@ impl LogCore {
             .extend((has..count).map(|number| self.new_partition(&topic.name, topic.id, number, &config)));
         *topic.partitions.write() = partitions.into();
         *topic.config.write() = config;
+        self.topics_changed();
         Ok(())
     }
 
@@ -325,6 +357,8 @@ impl LogCore {
         let topic = self.topic(name)?;
         self.record(&mut catalog, name, None)?;
         self.topics.write().remove(name);
+        // Before its partitions end: groups let go of them, and only who asked for them by name is told.
+        self.topics_changed();
         let gone = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted").with_topic(name);
         for partition in topic.partitions().iter() {
             if partition.end(&gone, Deadline::after(Duration::MAX)) {
@@ -370,6 +404,7 @@ impl LogCore {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.topics_changed();
         let deadline = Deadline::after(timeout);
         // A topic that is being created gets its partitions in here, or is refused.
         let patience = deadline.remaining().unwrap_or(Duration::MAX);
@@ -414,7 +449,7 @@ impl LogCore {
                     staging_id = root.staging_id;
                     root.clean = true;
                 })?;
-                arena::remove(&disk.staging, staging_id)?;
+                staging::remove(&disk.staging, staging_id)?;
                 disk.lock.lock().take();
                 Ok(())
             }

@@ -33,9 +33,11 @@ use crate::partition::cursor::Store;
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
-use crate::storage::arena::{self, Pool, StagedChunk, random_nonzero};
+use crate::storage::arena::{Pool, random_nonzero};
 use crate::storage::directory::Directory;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
+use crate::storage::staged::{self, StagedChunk};
+use crate::storage::staging;
 use crate::tail::Tail;
 use crate::topic_partition::TopicPartition;
 
@@ -198,7 +200,7 @@ impl LogBuilder {
         let old_staging = staging_folder(&directory, &before);
         let mut staged = Staged::default();
         if !clean {
-            let chunks = arena::recover(&old_staging, before.staging_id, before.incarnation)?;
+            let chunks = staged::recover(&old_staging, before.staging_id, before.incarnation)?;
             chunks.into_iter().for_each(|chunk| staged.add(chunk));
         }
         let mut opening = Opening {
@@ -258,12 +260,12 @@ impl LogBuilder {
         if let Err(e) = written {
             // One copy of the root may have been replaced before the other failed.
             if !names_staging(&directory, staging_id) {
-                let _ = arena::remove(&disk.staging, staging_id);
+                let _ = staging::remove(&disk.staging, staging_id);
             }
             return Err(e);
         }
         if !clean && !is_new {
-            arena::remove(&old_staging, old_id)?;
+            staging::remove(&old_staging, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 

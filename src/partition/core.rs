@@ -1,37 +1,36 @@
-//! A partition as the log holds it: one append path, one read path, and the baton between them.
+//! A partition as the log holds it: one append path and one read path. The write-behind between them stands in
+//! `settle`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, flags, frame_len, write};
+use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len};
 use crate::partition::cursor::{Cursor, Store};
-use crate::partition::drain::{Drain, Progress, Sink, SinkContext};
+use crate::partition::drain::{Drain, Sink};
 use crate::partition::records::{Identity, Run};
-use crate::partition::settings::{Settings, SyncPolicy, TimestampType};
-use crate::partition::watermarks::{OnReached, Signal, Watermark, register};
-use crate::partition::write_behind::{Duty, Engine, Stand, closed};
+use crate::partition::settings::{Settings, TimestampType};
+use crate::partition::watermarks::{Signal, Watermark, register};
+use crate::partition::write_behind::{Duty, Engine};
 use crate::record::Record;
 use crate::segment::chain::Chain;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::Want;
-use crate::storage::chunk::ChunkWriter;
+use crate::storage::chunk::{ChunkWriter, store_pair};
 use crate::tail::Tail;
 
 /// What one append call may carry, all its frames together.
 pub(crate) const MAX_APPEND: usize = 8 << 20;
 /// The slots that a partition asks for, one after the other, while it is busy.
 const SLOTS: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];
-/// What a flush writes at a time under the baton.
-const FLUSH_QUANTUM: usize = 16 << 20;
-
-/// How long a block lingers at most where records are counted until the next flush.
-const COUNT_LINGER: Duration = Duration::from_millis(5);
+/// How many frames of a batch are copied before their checksums are taken.
+const BEHIND: usize = 16;
 
 /// How long an append may wait for room in the memory budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,54 +85,81 @@ impl Opened {
 
 /// One partition: what its handles, the engine and the groups share.
 pub(crate) struct PartitionCore {
-    me: Weak<PartitionCore>,
-    identity: Arc<Identity>,
-    engine: Arc<Engine>,
-    settings: RwLock<Settings>,
-    internal: bool,
-    append: Mutex<AppendState>,
-    start: AtomicU64,
+    pub(super) me: Weak<PartitionCore>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) settings: RwLock<Settings>,
+    /// The part of the settings that every append looks at.
+    limits: Limits,
+    pub(super) internal: bool,
+    pub(super) start: AtomicU64,
+    /// Appenders write both with every append; readers poll the second. Neither shares a cache line with what
+    /// both only read.
+    pub(super) append: CachePadded<Mutex<AppendState>>,
     /// The end offset: everything below is published.
-    end: AtomicU64,
-    /// Frame bytes appended and frame bytes taken by the write-behind, since the log was opened.
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    tail: Tail,
-    chain: Chain,
-    written: Watermark,
-    durable: Watermark,
+    pub(super) end: CachePadded<AtomicU64>,
+    /// Frame bytes taken by the write-behind since the log was opened.
+    pub(super) bytes_out: AtomicU64,
+    pub(super) tail: Tail,
+    pub(super) chain: Chain,
+    pub(super) written: Watermark,
+    pub(super) durable: Watermark,
     /// The baton of the write-behind.
-    drain: Mutex<Drain>,
+    pub(super) drain: Mutex<Drain>,
     /// One flush at a time; who waits here finds that the flush before covered it (group commit).
-    flushing: Mutex<()>,
-    flush_state: Mutex<FlushState>,
+    pub(super) flushing: Mutex<()>,
+    /// Whether the flush thread has been asked and has not come yet.
+    pub(super) flush_scheduled: Mutex<bool>,
     /// Set at the end of the log or of the topic; read under the baton and under the flush lock.
-    ended: AtomicBool,
+    pub(super) ended: AtomicBool,
 }
 
-#[derive(Default)]
-struct FlushState {
-    scheduled: bool,
+/// Settings that appends look at, kept where that costs a load: a lock here is a fifth of an append.
+struct Limits {
+    segment_bytes: AtomicU64,
+    max_record_bytes: AtomicU32,
+    /// Whether records carry the time of their append.
+    stamps: AtomicBool,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Self {
+        let limits = Limits {
+            segment_bytes: AtomicU64::default(),
+            max_record_bytes: AtomicU32::default(),
+            stamps: AtomicBool::default(),
+        };
+        limits.set(settings);
+        limits
+    }
+
+    fn set(&self, settings: &Settings) {
+        self.segment_bytes.store(settings.segment_bytes, Ordering::Relaxed);
+        self.max_record_bytes.store(settings.max_record_bytes, Ordering::Relaxed);
+        self.stamps.store(settings.timestamp_type == TimestampType::Append, Ordering::Relaxed);
+    }
 }
 
 /// What an append needs, behind the append lock.
-struct AppendState {
-    writer: Option<ChunkWriter>,
-    next_offset: u64,
-    epoch: u32,
-    last_timestamp: Timestamp,
+pub(super) struct AppendState {
+    pub(super) writer: Option<ChunkWriter>,
+    pub(super) next_offset: u64,
+    /// Frame bytes appended since the log was opened.
+    pub(super) bytes_in: u64,
+    pub(super) epoch: u32,
+    pub(super) last_timestamp: Timestamp,
     /// Frame bytes in the segment that is appended to; `None` before its first frame.
-    segment_used: Option<u64>,
-    segment_bases: Vec<u64>,
+    pub(super) segment_used: Option<u64>,
+    pub(super) segment_bases: Vec<u64>,
     /// Which of `SLOTS` to ask for next.
-    slot: usize,
+    pub(super) slot: usize,
     /// Whether the engine knows that there is something to write.
-    queued: bool,
+    pub(super) queued: bool,
     /// Whether the engine knows that there is a chunk that could be given up.
-    held: bool,
+    pub(super) held: bool,
     /// Why nothing can be appended (now).
-    refuse: Option<Error>,
-    waiters: Vec<Arc<Signal>>,
+    pub(super) refuse: Option<Error>,
+    pub(super) waiters: Vec<Arc<Signal>>,
 }
 
 impl PartitionCore {
@@ -152,10 +178,12 @@ impl PartitionCore {
             internal: identity.tp.topic().starts_with("__"),
             identity: Arc::new(identity),
             engine,
+            limits: Limits::new(&settings),
             settings: RwLock::new(settings),
-            append: Mutex::new(AppendState {
+            append: CachePadded::new(Mutex::new(AppendState {
                 writer: None,
                 next_offset: opened.end,
+                bytes_in: 0,
                 epoch: opened.epoch,
                 last_timestamp: opened.last_timestamp,
                 segment_used: (!opened.segment_bases.is_empty()).then_some(opened.segment_used),
@@ -165,10 +193,9 @@ impl PartitionCore {
                 held: false,
                 refuse: None,
                 waiters: Vec::new(),
-            }),
+            })),
             start: AtomicU64::new(opened.start),
-            end: AtomicU64::new(opened.end),
-            bytes_in: AtomicU64::new(0),
+            end: CachePadded::new(AtomicU64::new(opened.end)),
             bytes_out: AtomicU64::new(0),
             tail: Tail::new(),
             chain: opened.chain,
@@ -176,13 +203,18 @@ impl PartitionCore {
             durable: Watermark::new(opened.durable),
             drain: Mutex::new(drain),
             flushing: Mutex::default(),
-            flush_state: Mutex::default(),
+            flush_scheduled: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// Whether it is a partition of an internal topic.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -194,11 +226,13 @@ impl PartitionCore {
     }
 
     pub(crate) fn alter(&self, settings: Settings) {
-        *self.settings.write() = settings;
+        let mut all = self.settings.write();
+        self.limits.set(&settings);
+        *all = settings;
     }
 
     /// Adds to an error the name of this partition.
-    fn here(&self, error: Error) -> Error {
+    pub(super) fn here(&self, error: Error) -> Error {
         error.with_partition(Arc::clone(&self.identity.tp.topic), self.identity.tp.partition())
     }
 
@@ -213,8 +247,9 @@ impl PartitionCore {
         wait: Wait,
         expected_end: Option<u64>,
     ) -> Result<Appended> {
-        let settings = self.settings();
-        let total = self.check_sizes(records, &settings)?;
+        // Read once: what was checked is what is done, whatever is altered meanwhile.
+        let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed);
+        let total = self.check_sizes(records, segment_bytes)?;
         let mut deadline = None;
         loop {
             let mut state = self.append.lock();
@@ -233,11 +268,11 @@ impl PartitionCore {
             }
             let has_room = state.writer.as_ref().is_some_and(|w| w.room() >= total);
             if has_room || self.take_chunk(&mut state, total)? {
-                let appended = self.append_to(&mut state, records, &settings);
-                let enqueue = self.engine.is_durable() && !state.queued;
+                let appended = self.append_to(&mut state, records, total, segment_bytes);
+                let enqueue = !state.queued && self.engine.is_durable();
                 state.queued |= enqueue;
-                for waiter in state.waiters.drain(..) {
-                    waiter.ring();
+                if !state.waiters.is_empty() {
+                    state.waiters.drain(..).for_each(|waiter| waiter.ring());
                 }
                 drop(state);
                 if enqueue && let Some(me) = self.me.upgrade() {
@@ -255,21 +290,23 @@ impl PartitionCore {
     }
 
     /// How many bytes the frames of `records` take; an error where that is more than may be.
-    fn check_sizes(&self, records: &[Record<'_>], settings: &Settings) -> Result<usize> {
+    #[inline]
+    fn check_sizes(&self, records: &[Record<'_>], segment_bytes: u64) -> Result<usize> {
+        let max_record_bytes = self.limits.max_record_bytes.load(Ordering::Relaxed);
         let mut total = 0usize;
         for (index, record) in records.iter().enumerate() {
-            let len = frame_len(record, false).filter(|len| *len <= settings.max_record_bytes as usize);
+            let len = frame_len(record, false).filter(|len| *len <= max_record_bytes as usize);
             let Some(len) = len else {
                 let message = format!(
                     "record {index} of the append takes {} bytes, more than the topic's {}",
                     frame_len(record, false).map_or_else(|| "too many".into(), |n| n.to_string()),
-                    settings.max_record_bytes
+                    max_record_bytes
                 );
                 return Err(self.here(Error::new(ErrorKind::RecordTooLarge, message)));
             };
             total += len;
-            if total > MAX_APPEND || total as u64 > settings.segment_bytes {
-                let most = settings.segment_bytes.min(MAX_APPEND as u64);
+            if total > MAX_APPEND || total as u64 > segment_bytes {
+                let most = segment_bytes.min(MAX_APPEND as u64);
                 let message = format!("the append takes more than {most} bytes");
                 return Err(self.here(Error::new(ErrorKind::RecordBatchTooLarge, message)));
             }
@@ -290,6 +327,9 @@ impl PartitionCore {
         };
         loop {
             if let Some(writer) = self.engine.pool.take(&want).map_err(|e| self.here(e))? {
+                if self.engine.is_durable() && self.engine.pool.is_cold(writer.chunk().capacity()) {
+                    self.engine.populate();
+                }
                 self.tail.push(Arc::clone(writer.chunk()));
                 // The successor is in the tail before the old one is sealed: who reads to a seal finds it there.
                 if let Some(old) = state.writer.replace(writer) {
@@ -313,20 +353,17 @@ impl PartitionCore {
         }
     }
 
-    /// The append itself: everything was checked, there is room.
+    /// The append itself: everything was checked, there is room for the `total` bytes that it takes.
+    #[inline]
     fn append_to(
         &self,
         state: &mut AppendState,
         records: &[Record<'_>],
-        settings: &Settings,
+        total: usize,
+        segment_bytes: u64,
     ) -> Result<Appended> {
         let base_offset = state.next_offset;
-        let total: u64 = if records.len() == 1 {
-            frame_len(&records[0], false).unwrap_or(0) as u64
-        } else {
-            records.iter().map(|r| frame_len(r, false).unwrap_or(0) as u64).sum()
-        };
-        let rolls = state.segment_used.is_none_or(|used| used > settings.segment_bytes - total);
+        let rolls = state.segment_used.is_none_or(|used| used > segment_bytes - total as u64);
         if rolls {
             state.segment_used = Some(0);
             state.segment_bases.push(base_offset);
@@ -334,14 +371,18 @@ impl PartitionCore {
         let Some(writer) = &mut state.writer else {
             return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
         };
+        let stamps = self.limits.stamps.load(Ordering::Relaxed);
         let mut now = None;
         let mut timestamp = state.last_timestamp;
+        // Checksums of a batch are taken some frames behind the copy: to read at once what was just stored, in other
+        // pieces than it was stored in, stalls the processor (a single frame is stored with that in mind).
+        let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
-            timestamp = match (settings.timestamp_type, record.timestamp) {
-                (TimestampType::Create, Some(given)) => given,
-                (kind, _) => {
+            timestamp = match record.timestamp {
+                Some(given) if !stamps => given,
+                _ => {
                     let now = *now.get_or_insert_with(|| self.engine.clock.now());
-                    if kind == TimestampType::Append { now.max(state.last_timestamp) } else { now }
+                    if stamps { now.max(state.last_timestamp) } else { now }
                 }
             };
             let mut bits = 0;
@@ -351,23 +392,37 @@ impl PartitionCore {
             if index + 1 < records.len() {
                 bits |= flags::MORE;
             }
-            let len = frame_len(record, false).unwrap_or(0);
-            let Some(out) = writer.reserve(len) else {
+            let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
+            let Some(out) = writer.reserve(filled + len) else {
                 writer.abandon();
                 return Err(
                     self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
                 );
             };
-            let tag = write(out, record, base_offset + index as u64, timestamp, bits, None);
-            writer.stage(len, tag);
+            let (out, offset) = (&mut out[filled..], base_offset + index as u64);
+            if records.len() == 1 {
+                fill_in_pairs(out, record, offset, timestamp, bits, store_pair);
+            } else {
+                fill(out, record, offset, timestamp, bits, None);
+            }
             state.last_timestamp = state.last_timestamp.max(timestamp);
+            waiting += 1;
+            filled += len;
+            if waiting == BEHIND || index + 1 == records.len() {
+                for record in &records[index + 1 - waiting..=index] {
+                    let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
+                    let Some(frame) = writer.reserve(len) else { continue }; // it was reserved before
+                    let tag = checksum_of(frame);
+                    writer.stage(len, tag);
+                }
+                (waiting, filled) = (0, 0);
+            }
         }
         writer.publish();
         state.next_offset = base_offset + records.len() as u64;
-        state.segment_used = state.segment_used.map(|used| used + total);
+        state.segment_used = state.segment_used.map(|used| used + total as u64);
         self.end.store(state.next_offset, Ordering::Release);
-        // A plain store will do: appends are under their lock, and a reader wants a rough answer.
-        self.bytes_in.store(self.bytes_in.load(Ordering::Relaxed) + total, Ordering::Relaxed);
+        state.bytes_in += total as u64;
         Ok(Appended { base_offset, next_offset: state.next_offset, timestamp })
     }
 
@@ -403,8 +458,8 @@ impl PartitionCore {
         if !self.engine.is_durable() {
             return 0;
         }
-        let bytes_out = self.bytes_out.load(Ordering::Relaxed);
-        self.bytes_in.load(Ordering::Relaxed).saturating_sub(bytes_out)
+        let bytes_in = self.append.lock().bytes_in;
+        bytes_in.saturating_sub(self.bytes_out.load(Ordering::Relaxed))
     }
 
     /// Base offsets of the segments, as decided by appends.
@@ -435,13 +490,27 @@ impl PartitionCore {
     }
 
     /// Has `signal` rung when there is something at or above `position`; true where there is already.
-    pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> bool {
+    ///
+    /// Fails where nothing will ever come: the partition has failed, or is gone. A full disk passes.
+    pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
         let mut state = self.append.lock();
-        if state.next_offset > position || state.refuse.is_some() {
-            return true;
+        if state.next_offset > position {
+            return Ok(true);
         }
-        register(&mut state.waiters, signal);
-        false
+        match &state.refuse {
+            Some(error) if error.kind() != ErrorKind::NoSpace => return Err(error.clone()),
+            _ => register(&mut state.waiters, signal),
+        }
+        Ok(false)
+    }
+
+    /// The same for what survives a power cut.
+    pub(crate) fn wait_for_durable(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
+        if self.engine.is_durable() {
+            self.durable.ring_past(position, signal)
+        } else {
+            self.wait_for_records(position, signal)
+        }
     }
 
     /// The first record in offset order, at or after the start, whose timestamp is not before `target`
@@ -511,326 +580,6 @@ impl PartitionCore {
             run.frames().filter(|f| !f.is_control()).for_each(|f| offer(f.offset(), f.timestamp()));
         }
         Ok(best)
-    }
-
-    // ---- the write-behind ------------------------------------------------------------------------------
-
-    fn drain_locked(&self, drain: &mut Drain, quantum: usize, whole: bool) -> Result<Progress> {
-        let mut progress = Progress::default();
-        let Some(directory) = &self.engine.directory else {
-            progress.drained = true;
-            return Ok(progress);
-        };
-        if self.engine.halted() || self.ended.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        let settings = self.settings();
-        let ctx = SinkContext {
-            chain: &self.chain,
-            directory,
-            codecs: &self.engine.codecs,
-            settings: &settings,
-            clock: &*self.engine.clock,
-        };
-        let before = drain.settled();
-        let step = drain.step(&ctx, &self.tail, quantum, whole, &mut progress);
-        self.bytes_out.fetch_add(progress.bytes as u64, Ordering::Relaxed);
-        if drain.settled() > before {
-            self.written.advance(drain.settled(), |call, result| self.engine.call(call, result));
-        }
-        for chunk in progress.released.drain(..) {
-            let me: Weak<dyn Duty> = self.me.clone();
-            self.engine.evictable(me, chunk.base_offset());
-        }
-        step?;
-        Ok(progress)
-    }
-
-    /// Handles an error of the write-behind: a full disk passes, anything else is for ever.
-    fn write_failed(&self, error: Error) -> Stand {
-        let error = self.here(error);
-        if error.kind() == ErrorKind::NoSpace {
-            // What was closed stays closed.
-            self.append.lock().refuse.get_or_insert_with(|| error.clone());
-            return Stand::Full(error);
-        }
-        self.fail(&error);
-        Stand::Failed
-    }
-
-    /// Stops this partition for good and tells everyone who waits.
-    pub(crate) fn fail(&self, error: &Error) {
-        {
-            let mut state = self.append.lock();
-            state.refuse = Some(error.clone());
-            state.waiters.drain(..).for_each(|w| w.ring());
-        }
-        self.written.fail(error, |call, result| self.engine.call(call, result));
-        self.durable.fail(error, |call, result| self.engine.call(call, result));
-    }
-
-    /// After a write went through: whatever the full disk kept out may come in again.
-    fn write_went_through(&self) {
-        let mut state = self.append.lock();
-        if state.refuse.as_ref().is_some_and(|e| e.kind() == ErrorKind::NoSpace) {
-            state.refuse = None;
-            drop(state);
-            self.engine.trouble_over();
-        }
-    }
-
-    /// Makes everything below `target` durable, by a flush of its own where none that runs covers it.
-    pub(crate) fn flush_to(&self, target: u64) -> Result<()> {
-        if self.durable_offset() >= target {
-            return Ok(());
-        }
-        let _turn = self.flushing.lock();
-        if self.durable_offset() >= target {
-            return Ok(());
-        }
-        if let Some(error) = self.durable.failure() {
-            return Err(error);
-        }
-        if self.ended.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        self.flush_state.lock().scheduled = false;
-        let (written, segments) = {
-            let mut drain = self.drain.lock();
-            loop {
-                match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
-                    Ok(progress) if progress.drained || drain.settled() >= target => break,
-                    Ok(_) => {}
-                    Err(e) => {
-                        drop(drain);
-                        return Err(match self.write_failed(e.clone()) {
-                            Stand::Full(error) => {
-                                self.wake_engine();
-                                error
-                            }
-                            _ => self.here(e),
-                        });
-                    }
-                }
-            }
-            (drain.settled(), drain.sink().unflushed().to_vec())
-        };
-        self.write_went_through();
-        for segment in &segments {
-            if let Err(e) = segment.flush() {
-                let error = self.here(e);
-                self.fail(&error);
-                return Err(error);
-            }
-        }
-        self.drain.lock().sink().forget_flushed();
-        self.durable.advance(written, |call, result| self.engine.call(call, result));
-        Ok(())
-    }
-
-    /// Has the engine try again what could not be written.
-    fn wake_engine(&self) {
-        let mut state = self.append.lock();
-        if !state.queued {
-            state.queued = true;
-            drop(state);
-            if let Some(me) = self.me.upgrade() {
-                self.engine.enqueue(me);
-            }
-        }
-    }
-
-    /// Waits until everything below `target` is in segment files.
-    pub(crate) fn wait_written(&self, target: u64, deadline: Deadline) -> Result<()> {
-        if self.written_offset() >= target {
-            return Ok(());
-        }
-        self.written.wait(target, deadline).map_err(|e| self.here(e))
-    }
-
-    /// Waits until everything below `target` is durable, flushing where nobody else does.
-    pub(crate) fn wait_durable(&self, target: u64, deadline: Deadline) -> Result<()> {
-        if self.durable_offset() >= target {
-            return Ok(());
-        }
-        if deadline.remaining().is_none() {
-            return self.flush_to(target);
-        }
-        let me: Weak<dyn Duty> = self.me.clone();
-        self.engine.flush_later(me, Duration::ZERO);
-        self.durable.wait(target, deadline).map_err(|e| self.here(e))
-    }
-
-    /// Calls `then` once everything below `target` is durable.
-    pub(crate) fn when_durable(&self, target: u64, then: OnReached) {
-        if self.durable_offset() >= target {
-            return self.engine.call(then, Ok(()));
-        }
-        self.durable.when(target, then, |call, result| self.engine.call(call, result));
-        let me: Weak<dyn Duty> = self.me.clone();
-        self.engine.flush_later(me, Duration::ZERO);
-    }
-
-    /// For the end of a log: writes all, flushes, and seals the last segment.
-    pub(crate) fn finish(&self) -> Result<()> {
-        self.flush_to(self.end_offset())?;
-        if !self.engine.is_durable() {
-            return Ok(());
-        }
-        let mut drain = self.drain.lock();
-        // Whoever waited for this may have given up, and then the files may be somebody else's already.
-        if self.ended.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        drain.sink().seal().map_err(|e| self.here(e))?;
-        drop(drain);
-        let segments = self.chain.segments();
-        match segments.last() {
-            Some(last) => last.flush().map(drop).map_err(|e| self.here(e)),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses all further appends.
-    pub(crate) fn close(&self, error: &Error) {
-        let mut state = self.append.lock();
-        state.refuse = Some(error.clone());
-        state.waiters.drain(..).for_each(|w| w.ring());
-    }
-
-    /// Ends this partition: nothing is appended, written or flushed any more once this returns true. False
-    /// where a write or flush did not let go before the deadline.
-    pub(crate) fn end(&self, error: &Error, deadline: Deadline) -> bool {
-        self.close(error);
-        self.ended.store(true, Ordering::Release);
-        let left = || deadline.remaining().unwrap_or(Duration::from_secs(60));
-        let quiet = self.flushing.try_lock_for(left()).is_some() && self.drain.try_lock_for(left()).is_some();
-        self.written.fail(error, |call, result| self.engine.call(call, result));
-        self.durable.fail(error, |call, result| self.engine.call(call, result));
-        quiet
-    }
-
-    /// Lets go of all memory of a partition that was ended and will not be read: its topic was deleted.
-    pub(crate) fn discard(&self) {
-        self.append.lock().writer = None;
-        self.drain.lock().discard();
-        while let Some(first) = self.tail.first_offset() {
-            if self.tail.evict(first).is_none() {
-                break;
-            }
-        }
-    }
-
-    /// What refuses appends now.
-    pub(crate) fn refusal(&self) -> Option<Error> {
-        self.append.lock().refuse.clone()
-    }
-}
-
-impl Duty for PartitionCore {
-    fn drain(&self, quantum: usize, whole: bool) -> Stand {
-        let settings = self.settings();
-        self.schedule_flush(settings.sync_policy);
-        let whole = whole || settings.block_linger.is_zero();
-        let result = {
-            let mut drain = self.drain.lock();
-            self.drain_locked(&mut drain, quantum, whole)
-        };
-        match result {
-            Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
-            Err(e) => self.write_failed(e),
-            Ok(progress) => {
-                self.write_went_through();
-                if !progress.caught_up {
-                    return Stand::More;
-                }
-                if !progress.drained {
-                    return Stand::Linger(linger(&settings));
-                }
-                // Under the append lock, so that an append either is seen here or enqueues anew.
-                let mut state = self.append.lock();
-                // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
-                let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.settled() < state.next_offset {
-                    return Stand::More;
-                }
-                state.queued = false;
-                drop(drain);
-                drop(state);
-                // What came in during the step has not been seen above.
-                self.schedule_flush(settings.sync_policy);
-                Stand::Idle
-            }
-        }
-    }
-
-    fn flush(&self) -> Result<()> {
-        // Before the end is looked at, and also where somebody else has flushed so far: what is appended from now on
-        // needs a flush of its own.
-        self.flush_state.lock().scheduled = false;
-        self.flush_to(self.end_offset())
-    }
-
-    fn evict(&self, base_offset: u64) {
-        // Frames are written in order, so what is older is written as well. The engine may hear of two chunks in
-        // another order than that of their offsets: of one that was given up while idle, and of its successor.
-        while let Some(first) = self.tail.first_offset().filter(|first| *first <= base_offset) {
-            if self.tail.evict(first).is_none() {
-                break;
-            }
-        }
-    }
-
-    fn retire(&self) {
-        let me: Weak<dyn Duty> = self.me.clone();
-        let Some(mut state) = self.append.try_lock() else { return self.engine.holds(me) };
-        if self.written.get() < state.next_offset {
-            return self.engine.holds(me);
-        }
-        state.held = false;
-        if let Some(writer) = state.writer.take() {
-            state.slot = 0;
-            let base_offset = writer.seal().base_offset();
-            drop(state);
-            self.drain.lock().let_go(base_offset);
-            self.engine.evictable(me, base_offset);
-        }
-    }
-
-    fn poison(&self, error: &Error) {
-        self.fail(&self.here(error.clone()));
-    }
-}
-
-impl PartitionCore {
-    fn schedule_flush(&self, policy: SyncPolicy) {
-        let wait = match policy {
-            SyncPolicy::Never => return,
-            // A record may have waited for a step as long as its block lingers.
-            SyncPolicy::Every(interval) => interval / 2,
-            SyncPolicy::EveryRecords(n) => {
-                if self.end_offset() - self.durable_offset() < n {
-                    return;
-                }
-                Duration::ZERO
-            }
-        };
-        let mut state = self.flush_state.lock();
-        if !state.scheduled && self.end_offset() > self.durable_offset() {
-            state.scheduled = true;
-            let me: Weak<dyn Duty> = self.me.clone();
-            self.engine.flush_later(me, wait);
-        }
-    }
-}
-
-/// How long a block may wait for more. Appends meanwhile do not wake the engine, and it is the engine that sees to
-/// flushes, so that it must come by often enough for these.
-fn linger(settings: &Settings) -> Duration {
-    match settings.sync_policy {
-        SyncPolicy::Never => settings.block_linger,
-        SyncPolicy::Every(interval) => settings.block_linger.min(interval / 2),
-        SyncPolicy::EveryRecords(_) => settings.block_linger.min(COUNT_LINGER),
     }
 }
 

@@ -1,7 +1,5 @@
 //! The direct path: append to a partition and read from it, without partitioner or group.
 
-#[cfg(test)]
-mod conformance;
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
@@ -9,8 +7,12 @@ pub(crate) mod drain;
 pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;
+pub(crate) mod settle;
 pub(crate) mod watermarks;
 pub(crate) mod write_behind;
+
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ impl Partition {
     /// `RecordTooLarge` before anything is copied; `BufferExhausted` where no room came in time; `NoSpace`,
     /// `NoMemory`, `Storage`, `Closed` as the log stands.
     pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
-        self.append_batch(&[record])
+        self.append_at(std::slice::from_ref(&record), None)
     }
 
     /// Appends records back to back, all or none; readers see all of them or none, after a crash too.
@@ -92,7 +94,7 @@ impl Partition {
 
     fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
         let own = self.topic_partition();
-        if own.topic().starts_with("__") {
+        if self.core.is_internal() {
             return Err(Error::new(ErrorKind::InvalidTopic, "internal topics are not for appending")
                 .with_topic(own.topic()));
         }

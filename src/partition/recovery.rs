@@ -34,8 +34,8 @@ use crate::segment::format::parse_file_name;
 use crate::segment::reader::Segment;
 use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
 use crate::segment::writer::SegmentWriter;
-use crate::storage::arena::StagedChunk;
 use crate::storage::directory::Directory;
+use crate::storage::staged::StagedChunk;
 
 /// What happened to a part of a log while it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,6 +62,8 @@ pub(crate) struct Watermark {
 struct Waiting {
     /// In the order they came; targets of one partition rise with it, so the front is due first.
     callbacks: Vec<(u64, OnReached)>,
+    /// Who wants to know of any move.
+    bells: Vec<Arc<Signal>>,
     failed: Option<Error>,
 }
 
@@ -80,6 +82,7 @@ impl Watermark {
         let mut waiting = self.waiting.lock();
         self.value.fetch_max(to, Ordering::AcqRel);
         self.moved.notify_all();
+        waiting.bells.drain(..).for_each(|bell| bell.ring());
         for (_, due) in waiting.callbacks.extract_if(.., |(target, _)| *target <= to) {
             call(due, Ok(()));
         }
@@ -90,6 +93,7 @@ impl Watermark {
         let mut waiting = self.waiting.lock();
         waiting.failed.get_or_insert_with(|| error.clone());
         self.moved.notify_all();
+        waiting.bells.drain(..).for_each(|bell| bell.ring());
         for (_, due) in waiting.callbacks.drain(..) {
             call(due, Err(error.clone()));
         }
@@ -125,6 +129,20 @@ impl Watermark {
         }
     }
 
+    /// Has `signal` rung when the mark moves; true where it is past `position` already. Fails where it will
+    /// not move again.
+    pub(crate) fn ring_past(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
+        let mut waiting = self.waiting.lock();
+        if self.get() > position {
+            return Ok(true);
+        }
+        if let Some(error) = &waiting.failed {
+            return Err(error.clone());
+        }
+        register(&mut waiting.bells, signal);
+        Ok(false)
+    }
+
     /// Hands `then` to `call` once the mark has reached `target`: now, where that is settled already.
     pub(crate) fn when(&self, target: u64, then: OnReached, mut call: impl FnMut(OnReached, Result<()>)) {
         let mut waiting = self.waiting.lock();
@@ -138,8 +156,9 @@ impl Watermark {
     }
 }
 
-/// Adds a signal to a list once, whoever else is there.
+/// Adds a signal to a list once, whoever else is there; forgets those that nobody listens to any more.
 pub(crate) fn register(waiters: &mut Vec<Arc<Signal>>, signal: &Arc<Signal>) {
+    waiters.retain(|w| Arc::strong_count(w) > 1);
     if !waiters.iter().any(|w| Arc::ptr_eq(w, signal)) {
         waiters.push(Arc::clone(signal));
     }
@@ -188,5 +207,23 @@ mod tests {
         let mark = Watermark::new(0);
         let error = mark.wait(1, Deadline::after(Duration::ZERO)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_bell_rings_when_the_mark_moves_or_never_will() {
+        let mark = Watermark::new(5);
+        let signal = Arc::new(Signal::default());
+        let now = || Deadline::after(Duration::ZERO);
+        assert!(mark.ring_past(4, &signal).unwrap());
+        assert!(!mark.ring_past(5, &signal).unwrap());
+        assert!(!signal.wait(now()));
+        mark.advance(6, |_, _| ());
+        assert!(signal.wait(now()));
+        mark.advance(7, |_, _| ());
+        assert!(!signal.wait(now()), "once for each time it was asked");
+        assert!(!mark.ring_past(7, &signal).unwrap());
+        mark.fail(&Error::new(ErrorKind::Storage, "gone"), |_, _| ());
+        assert!(signal.wait(now()));
+        assert_eq!(mark.ring_past(7, &signal).unwrap_err().kind(), ErrorKind::Storage);
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Engine {
 struct Work {
     dirty: VecDeque<Arc<dyn Duty>>,
     asleep: bool,
+    /// Somebody has begun to fill memory that has no pages yet.
+    populate: bool,
     /// Somebody is out of room: write what lingers, and give up idle chunks.
     pressure: bool,
     stop: bool,
@@ -223,6 +225,16 @@ impl Engine {
         }
     }
 
+    /// Has the write-behind make pages for memory that appends will come to soon.
+    pub(crate) fn populate(&self) {
+        let mut work = self.work.lock();
+        work.populate = true;
+        if work.asleep {
+            work.asleep = false;
+            self.work_came.notify_one();
+        }
+    }
+
     fn write_loop(&self) {
         let mut lingering: Vec<Lingering> = Vec::new();
         let mut batch: Vec<Lingering> = Vec::new();
@@ -234,6 +246,12 @@ impl Engine {
                         return;
                     }
                     let due = lingering.iter().map(|l| l.until).min();
+                    if std::mem::take(&mut work.populate) {
+                        drop(work);
+                        self.pool.populate();
+                        work = self.work.lock();
+                        continue;
+                    }
                     if !work.dirty.is_empty() || work.pressure || due.is_some_and(Deadline::passed) {
                         break;
                     }

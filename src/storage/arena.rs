@@ -1,41 +1,22 @@
 //! The memory of the hot tail: a budget, handed out in chunks.
 //!
 //! In memory a chunk is heap; in a durable log it is a slot of a *staging file*, which is made whole when the
-//! log opens, mapped, and never reused by a later open. All files of one open are named
-//! `staging-<file id, 16 hex digits>-<number>`: number 0 is the budget; further ones come while readers pin what left the
-//! tails, and for an append that is larger than the largest slot. Bytes of a file, little-endian:
-//!
-//! ```text
-//!    0  magic         u32   "TLA1"
-//!    4  checksum      u32   CRC-32 of bytes 8..64
-//!    8  version       u32   1
-//!   12  granule       u32   65536
-//!   16  file id       u64
-//!   24  incarnation   u64
-//!   32  key           u64   random; the checksums of slot headers begin with it
-//!   40  granules      u32   how many follow
-//!   44  number        u32
-//!   48  reserved            16 bytes, 0
-//!   64  reserved            up to 4096, 0, for readers in other processes
-//! 4096  granules; a slot is one or more of them and begins with the header drawn in `chunk.rs`
-//! ```
-//!
-//! Which granules make a slot is said by nothing but the slots' headers: recovery looks at every granule. It
-//! may so find slots that were given back, or parts of them. That does no harm: their frames prove themselves or are
-//! not believed, and offsets that are in the segments already are not replayed.
+//! log opens, mapped, and never reused by a later open (`staging.rs`). Number 0 of them is the budget; further ones come
+//! while readers pin what left the tails, and for an append that is larger than the largest slot.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, mix};
-#[cfg(unix)]
-use crate::storage::chunk::Mapping;
 use crate::storage::chunk::{ChunkWriter, GRANULE, HEADER, Home, MAX_LEN, Memory, SlotHeader};
+#[cfg(not(unix))]
+use crate::storage::staging::unsupported;
+#[cfg(unix)]
+use crate::storage::staging::{Kind, Staging, StagingFile, unlink};
 
 /// Sizes of slots. Small ones for quiet partitions.
 const CLASSES: [usize; 3] = [GRANULE, 8 * GRANULE, 64 * GRANULE];
@@ -43,11 +24,10 @@ const CLASSES: [usize; 3] = [GRANULE, 8 * GRANULE, 64 * GRANULE];
 pub(crate) const MIN_BUDGET: usize = 4 * GRANULE;
 /// Freed heap chunks kept warm, per class.
 const KEPT: usize = 16;
-/// Bytes of a file's header that mean something.
-const FILE_HEADER: usize = 64;
-/// "TLA1".
-const MAGIC: u32 = u32::from_le_bytes(*b"TLA1");
-const VERSION: u32 = 1;
+
+/// How far ahead of a busy partition pages are made: what it fills before the engine's thread comes again.
+#[cfg(unix)]
+const AHEAD: usize = 256;
 
 /// What a chunk is wanted for.
 #[derive(Debug, Clone, Copy)]
@@ -81,12 +61,6 @@ pub(crate) struct Pool {
     state: Mutex<State>,
 }
 
-#[cfg(unix)]
-struct Staging {
-    folder: PathBuf,
-    file_id: u64,
-}
-
 #[derive(Default)]
 struct State {
     /// Bytes of chunks that somebody holds.
@@ -102,24 +76,6 @@ struct State {
     next_number: u32,
     #[cfg(unix)]
     files: Vec<StagingFile>,
-}
-
-#[cfg(unix)]
-struct StagingFile {
-    path: PathBuf,
-    mapping: Arc<Mapping>,
-    kind: Kind,
-}
-
-#[cfg(unix)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Number 0: lives as long as the pool.
-    Budget,
-    /// Came because readers pin memory.
-    Further,
-    /// Made for one large append.
-    Own,
 }
 
 impl Pool {
@@ -138,7 +94,7 @@ impl Pool {
     ) -> Result<Arc<Pool>> {
         let mut pool = Pool::new(budget_bytes, incarnation)?;
         let staging = Staging { folder: folder.to_path_buf(), file_id };
-        let file = staging.create(0, incarnation, pool.budget, Kind::Budget)?;
+        let file = staging.create(0, incarnation, fresh_random(0), pool.budget, Kind::Budget)?;
         let flushed = std::fs::File::open(folder).and_then(|f| f.sync_all());
         if let Err(e) = flushed {
             // The error that matters is the first.
@@ -240,6 +196,33 @@ impl Pool {
         Ok(memory.map(|memory| self.begin(memory, want)))
     }
 
+    /// Whether [`Pool::populate`] would do something good, now that a chunk of `len` bytes was taken: who takes the
+    /// largest ones is busy, and will want more.
+    #[cfg(unix)]
+    pub(crate) fn is_cold(&self, len: usize) -> bool {
+        let state = self.state.lock();
+        len >= CLASSES[CLASSES.len() - 1] && state.files.first().is_some_and(|first| first.mapping.is_cold())
+    }
+
+    /// Has the kernel make pages for the slots that will be taken next, so that no appender has to.
+    #[cfg(unix)]
+    pub(crate) fn populate(&self) {
+        let mapping = self.state.lock().files.first().map(|first| Arc::clone(&first.mapping));
+        if let Some(mapping) = mapping {
+            mapping.populate(AHEAD);
+        }
+    }
+
+    /// Heap comes with its pages.
+    #[cfg(not(unix))]
+    pub(crate) fn is_cold(&self, _: usize) -> bool {
+        false
+    }
+
+    /// Heap comes with its pages.
+    #[cfg(not(unix))]
+    pub(crate) fn populate(&self) {}
+
     fn begin(self: &Arc<Self>, mut memory: Memory, want: &Want) -> ChunkWriter {
         let header = SlotHeader {
             len: 0, // set by the chunk
@@ -334,12 +317,13 @@ impl Pool {
         state.book(size, internal);
         state.capacity += file_size;
         drop(state);
-        let made = staging.create(number, self.incarnation, file_size, kind).and_then(|file| {
-            let memory = file.mapping.take(size / GRANULE);
-            memory
-                .map(|memory| (file, memory))
-                .ok_or_else(|| Error::new(ErrorKind::Internal, "no room in a new file"))
-        });
+        let made =
+            staging.create(number, self.incarnation, fresh_random(0), file_size, kind).and_then(|file| {
+                let memory = file.mapping.take(size / GRANULE);
+                memory
+                    .map(|memory| (file, memory))
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "no room in a new file"))
+            });
         let mut state = self.state.lock();
         match made {
             Ok((file, memory)) => {
@@ -466,15 +450,6 @@ impl Home for Pool {
     }
 }
 
-/// Unlinks and unmaps, with no lock held.
-#[cfg(unix)]
-fn unlink(files: Vec<StagingFile>) {
-    for file in files {
-        // One that stays goes with `remove`; until then recovery finds nothing new in it.
-        let _ = std::fs::remove_file(&file.path);
-    }
-}
-
 /// A random number that is not 0: for salts and ids, which must differ and need not be secret.
 pub(crate) fn random_nonzero() -> u64 {
     fresh_random(0)
@@ -490,313 +465,11 @@ fn fresh_random(previous: u64) -> u64 {
     }
 }
 
-/// What the first bytes of a staging file say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileHeader {
-    file_id: u64,
-    incarnation: u64,
-    key: u64,
-    granules: u32,
-    number: u32,
-}
-
-impl FileHeader {
-    fn encode(&self) -> [u8; FILE_HEADER] {
-        let mut out = [0; FILE_HEADER];
-        #[allow(clippy::cast_possible_truncation)] // 65536
-        let granule = GRANULE as u32;
-        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        out[12..16].copy_from_slice(&granule.to_le_bytes());
-        out[16..24].copy_from_slice(&self.file_id.to_le_bytes());
-        out[24..32].copy_from_slice(&self.incarnation.to_le_bytes());
-        out[32..40].copy_from_slice(&self.key.to_le_bytes());
-        out[40..44].copy_from_slice(&self.granules.to_le_bytes());
-        out[44..48].copy_from_slice(&self.number.to_le_bytes());
-        let crc = crc32fast::hash(&out[8..]);
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
-        out
-    }
-
-    fn parse(bytes: &[u8]) -> Result<FileHeader, &'static str> {
-        let u32_at = |at: usize| bytes.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok();
-        let u64_at = |at: usize| bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok();
-        let checksum = bytes.get(8..FILE_HEADER).map(crc32fast::hash);
-        if u32_at(0) != Some(MAGIC) || checksum.is_none() || u32_at(4) != checksum {
-            return Err("not a staging file, or its header is damaged");
-        }
-        if u32_at(8) != Some(VERSION) || u32_at(12) != u32::try_from(GRANULE).ok() {
-            return Err("a staging file of another version");
-        }
-        let header = || {
-            Some(FileHeader {
-                file_id: u64_at(16)?,
-                incarnation: u64_at(24)?,
-                key: u64_at(32)?,
-                granules: u32_at(40)?,
-                number: u32_at(44)?,
-            })
-        };
-        header().ok_or("a staging file that is cut short")
-    }
-}
-
-fn file_name(file_id: u64, number: u32) -> String {
-    format!("staging-{file_id:016x}-{number:03}")
-}
-
-#[cfg(unix)]
-impl Staging {
-    fn create(&self, number: u32, incarnation: u64, size: usize, kind: Kind) -> Result<StagingFile> {
-        let path = self.folder.join(file_name(self.file_id, number));
-        let granules = size / GRANULE;
-        let header = FileHeader {
-            file_id: self.file_id,
-            incarnation,
-            key: fresh_random(0),
-            granules: u32::try_from(granules).unwrap_or(u32::MAX), // the budget was checked
-            number,
-        };
-        // Only the first is flushed: what is in the others was never promised to survive a power cut.
-        let flush = kind == Kind::Budget;
-        let mapping = Mapping::create(&path, &header.encode(), granules, header.key, flush)?;
-        Ok(StagingFile { path, mapping, kind })
-    }
-}
-
-#[cfg(not(unix))]
-fn unsupported(folder: &Path) -> Error {
-    Error::new(ErrorKind::Unsupported, "staging files need a Unix").at_path(folder)
-}
-
-/// A slot that recovery found; its bytes are read when asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct StagedChunk {
-    pub(crate) topic_id: u64,
-    pub(crate) partition: u32,
-    pub(crate) epoch: u32,
-    pub(crate) base_offset: u64,
-    pub(crate) salt: u64,
-    /// As the header says; the file may be shorter.
-    pub(crate) len: usize,
-    path: Arc<PathBuf>,
-    position: u64,
-}
-
-impl StagedChunk {
-    /// Reads the slot into `into`, whose memory is reused: shorter than [`StagedChunk::len`] where the file ends early.
-    #[cfg(unix)]
-    pub(crate) fn read(&self, into: &mut Vec<u8>) -> Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        into.clear();
-        let mut file = open(&self.path)?;
-        file.seek(SeekFrom::Start(self.position))
-            .and_then(|_| file.take(self.len as u64).read_to_end(into))
-            .map_err(|e| Error::io("read the staging file", &self.path, e).at_position(self.position))?;
-        Ok(())
-    }
-
-    /// Reads the slot.
-    #[cfg(not(unix))]
-    pub(crate) fn read(&self, _: &mut Vec<u8>) -> Result<()> {
-        Err(unsupported(&self.path))
-    }
-
-    /// The frames in `bytes`, which [`StagedChunk::read`] read.
-    pub(crate) fn frames<'a>(&self, bytes: &'a [u8]) -> ProvedFrames<'a> {
-        proved_frames(bytes, self.salt)
-    }
-}
-
-/// The frames of a slot up to the first that does not prove itself.
-#[derive(Clone)]
-pub(crate) struct ProvedFrames<'a> {
-    bytes: &'a [u8],
-    salt: u64,
-    at: usize,
-}
-
-/// Walks the frames of a slot's `bytes`, header and all, whatever they are.
-pub(crate) fn proved_frames(bytes: &[u8], salt: u64) -> ProvedFrames<'_> {
-    ProvedFrames { bytes, salt, at: HEADER }
-}
-
-impl<'a> Iterator for ProvedFrames<'a> {
-    /// The position in the slot, and the frame. Its tag is still mixed with both.
-    type Item = (usize, FrameView<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let at = self.at;
-        // A zero word has length 0, which `parse` refuses like any length that does not fit.
-        let frame = self.bytes.get(at..).and_then(|rest| FrameView::parse(rest).ok());
-        match frame.filter(|frame| frame.verify(mix(self.salt, at)).is_ok()) {
-            Some(frame) => {
-                self.at += frame.len();
-                Some((at, frame))
-            }
-            None => {
-                self.at = self.bytes.len();
-                None
-            }
-        }
-    }
-}
-
-impl std::iter::FusedIterator for ProvedFrames<'_> {}
-
-/// Lists the slots that incarnation `incarnation` left in the staging files `file_id`, in no particular order. Files
-/// are read, never mapped.
-///
-/// Errors: [`ErrorKind::StagingMissing`] without the first file, [`ErrorKind::CorruptRecord`] if its header is
-/// damaged, [`ErrorKind::ForeignFile`] if it is another's.
-#[cfg(unix)]
-pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<Vec<StagedChunk>> {
-    let files = staging_files(folder, file_id)?;
-    if files.first().is_none_or(|(number, _)| *number != 0) {
-        let path = folder.join(file_name(file_id, 0));
-        return Err(Error::new(ErrorKind::StagingMissing, "the staging file is absent").at_path(&path));
-    }
-    let mut found = Vec::new();
-    for (number, path) in files {
-        match read_header(&path, file_id, number)? {
-            Ok(header) if header.incarnation == incarnation => list_slots(path, &header, &mut found)?,
-            // An older open's: what it held was replayed by the one after it.
-            Ok(_) => {}
-            Err(e) if number == 0 => return Err(e),
-            // A further file was cut off while it was made, or lost its header with the power: nothing in it was
-            // promised to survive that.
-            Err(_) => {}
-        }
-    }
-    Ok(found)
-}
-
-/// Lists the slots that an incarnation left.
-#[cfg(not(unix))]
-pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Vec<StagedChunk>> {
-    Err(unsupported(folder))
-}
-
-/// The header of a file. Outer errors are of the disk, inner ones of the bytes.
-#[cfg(unix)]
-fn read_header(path: &Path, file_id: u64, number: u32) -> Result<Result<FileHeader>> {
-    let mut bytes = [0; FILE_HEADER];
-    let n = read_at(&open(path)?, path, &mut bytes, 0)?;
-    let header = match FileHeader::parse(&bytes[..n]) {
-        Ok(header) => header,
-        Err(what) => return Ok(Err(Error::new(ErrorKind::CorruptRecord, what).at_path(path))),
-    };
-    if (header.file_id, header.number) != (file_id, number) {
-        let message = "the staging file is not what its name says";
-        return Ok(Err(Error::new(ErrorKind::ForeignFile, message).at_path(path)));
-    }
-    Ok(Ok(header))
-}
-
-#[cfg(unix)]
-fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) -> Result<()> {
-    let file = open(&path)?;
-    let path = Arc::new(path);
-    // As many as the header, which proved itself, says, and no more than the file has.
-    for granule in 0..header.granules as usize {
-        let position = Mapping::position(granule);
-        let mut bytes = [0; HEADER];
-        if read_at(&file, &path, &mut bytes, position as u64)? < HEADER {
-            break;
-        }
-        let Some(slot) = SlotHeader::parse(&bytes, header.key, position) else { continue };
-        let len = slot.len as usize;
-        let fits = len.is_multiple_of(GRANULE) && granule + len / GRANULE <= header.granules as usize;
-        if slot.incarnation != header.incarnation || !fits {
-            continue;
-        }
-        found.push(StagedChunk {
-            topic_id: slot.topic_id,
-            partition: slot.partition,
-            epoch: slot.epoch,
-            base_offset: slot.base_offset,
-            salt: slot.salt,
-            len,
-            path: Arc::clone(&path),
-            position: position as u64,
-        });
-    }
-    Ok(())
-}
-
-/// Unlinks all staging files `file_id`. A missing one is no error.
-pub(crate) fn remove(folder: &Path, file_id: u64) -> Result<()> {
-    // The first goes last: while it is there, the others can be found to belong to something.
-    for (_, path) in staging_files(folder, file_id)?.into_iter().rev() {
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("remove the staging file", &path, e)),
-        }
-    }
-    Ok(())
-}
-
-/// Numbers and paths, by number. A missing folder has none.
-fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, PathBuf)>> {
-    let failed = |e| Error::io("list the staging files", folder, e);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed(e)),
-    };
-    let prefix = format!("staging-{file_id:016x}-");
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
-        // Only the name that this number would be given, not another spelling of it.
-        if let Some(number) = number.filter(|&n| name.to_str() == Some(&file_name(file_id, n))) {
-            files.push((number, entry.path()));
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
-}
-
-/// Opens a regular file, nothing else, for reading.
-#[cfg(unix)]
-fn open(path: &Path) -> Result<std::fs::File> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    // Without NONBLOCK opening a pipe would wait for its writer.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: std::fs::File = openat(CWD, path, flags, Mode::empty())
-        .map_err(|e| Error::io("open the staging file", path, e.into()))?
-        .into();
-    let metadata = file.metadata().map_err(|e| Error::io("inspect the staging file", path, e))?;
-    if metadata.is_file() {
-        Ok(file)
-    } else {
-        Err(Error::new(ErrorKind::ForeignFile, "the staging file is no regular file").at_path(path))
-    }
-}
-
-/// Reads as many bytes as there are.
-#[cfg(unix)]
-fn read_at(file: &std::fs::File, path: &Path, out: &mut [u8], position: u64) -> Result<usize> {
-    use std::os::unix::fs::FileExt;
-    let mut n = 0;
-    while n < out.len() {
-        match file.read_at(&mut out[n..], position + n as u64) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::io("read the staging file", path, e).at_position(position)),
-        }
-    }
-    Ok(n)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Record;
+    #[cfg(unix)]
+    use crate::storage::staging::{file_name, remove};
 
     const BUDGET: usize = 16 << 20;
 
@@ -951,173 +624,5 @@ mod tests {
         let e = Pool::mapped(folder.path(), 1, 1, 1 << 46).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::NoSpace, "{e}");
         assert!(files(folder.path()).is_empty());
-    }
-
-    #[cfg(unix)]
-    fn values(chunk: &StagedChunk) -> Vec<(u64, Vec<u8>)> {
-        let mut bytes = Vec::new();
-        chunk.read(&mut bytes).unwrap();
-        chunk.frames(&bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn recovers_what_was_staged_by_this_incarnation_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, BUDGET).unwrap();
-        let mut writers: Vec<_> = (0..3u64)
-            .map(|i| pool.take(&Want { topic_id: i, ..want(100, GRANULE << i) }).unwrap().unwrap())
-            .collect();
-        let mut own = pool.take(&want(6 << 20, 0)).unwrap().unwrap();
-        let large = vec![8; 6 << 20];
-        assert!(own.append(&Record::new(&large), 100));
-        own.publish();
-        for (i, writer) in writers.iter_mut().enumerate() {
-            for n in 0..10 {
-                assert!(writer.append(&Record::new(&[i as u8; 50]), 100 + n));
-            }
-            writer.publish();
-        }
-        writers[0].append(&Record::new("staged, not published"), 110);
-        writers[1].append(&Record::new("taken back"), 110);
-        writers[1].abandon();
-        // The process dies here: nothing is closed.
-        let mut found = recover(folder.path(), 9, 4).unwrap();
-        found.sort_by_key(|c| (c.topic_id, c.len));
-        let expected: Vec<_> = (0..10).map(|n| (100 + n, vec![1u8; 50])).collect();
-        assert_eq!(found.iter().map(|c| c.topic_id).collect::<Vec<_>>(), [0, 1, 2, 7]);
-        assert_eq!(values(&found[0]).len(), 11);
-        assert_eq!(values(&found[1]), expected);
-        assert_eq!(values(&found[3]), [(100, large)]);
-        assert_eq!((found[1].partition, found[1].epoch, found[1].base_offset), (1, 2, 100));
-        assert_eq!(found[1].salt, writers[1].chunk().salt());
-
-        assert!(recover(folder.path(), 9, 5).unwrap().is_empty());
-        assert!(recover(folder.path(), 9, 3).unwrap().is_empty());
-        let missing = recover(folder.path(), 10, 4).err().unwrap();
-        assert_eq!(missing.kind(), ErrorKind::StagingMissing);
-        assert!(missing.to_string().contains("staging-000000000000000a-000"), "{missing}");
-        let nowhere = recover(&folder.path().join("nowhere"), 9, 4).err().unwrap();
-        assert_eq!(nowhere.kind(), ErrorKind::StagingMissing);
-    }
-
-    /// A slot may be larger than those that were there before it; their headers then lie inside it.
-    #[cfg(unix)]
-    #[test]
-    fn earlier_lives_of_a_slot_do_not_come_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, BUDGET).unwrap();
-        let mut small: Vec<_> = (0..8).map(|_| pool.take(&want(100, 0)).unwrap().unwrap()).collect();
-        for writer in &mut small {
-            writer.append(&Record::new("old"), 100);
-            writer.publish();
-        }
-        drop(small);
-        let mut big = pool.take(&Want { topic_id: 8, ..want(100, 8 * GRANULE) }).unwrap().unwrap();
-        let value = vec![7; 7 * GRANULE + 4000];
-        assert!(big.append(&Record::new(&value), 200));
-        big.publish();
-        let found = recover(folder.path(), 9, 4).unwrap();
-        assert_eq!(found.len(), 1, "the frame lies over the seven others");
-        assert_eq!(values(&found[0]), [(200, value)]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn damaged_staging_files_yield_less_and_never_panic() {
-        let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, MIN_BUDGET).unwrap();
-        let mut writer = pool.take(&want(100, 0)).unwrap().unwrap();
-        for n in 0..20 {
-            writer.append(&Record::new("some value").key("key"), 100 + n);
-        }
-        drop(pool);
-        let path = folder.path().join(file_name(9, 0));
-        let good = std::fs::read(&path).unwrap();
-        let whole = values(&recover(folder.path(), 9, 4).unwrap()[0]);
-        assert_eq!(whole.len(), 20);
-        let copy = tempfile::tempdir().unwrap();
-        let path = copy.path().join(file_name(9, 0));
-        let used = Mapping::HEAD + HEADER + 20 * 56 + 16;
-        let seen = |bytes: &[u8], what: &str| {
-            std::fs::write(&path, bytes).unwrap();
-            match recover(copy.path(), 9, 4) {
-                Ok(found) => {
-                    let values = found.first().map(values).unwrap_or_default();
-                    assert_eq!(values, whole[..values.len()], "{what}");
-                    Some(values.len())
-                }
-                Err(e) => {
-                    assert!(e.is_corrupt(), "{what}: {e}");
-                    None
-                }
-            }
-        };
-        let step = 13; // every file is written out; steps of 13 meet every byte of a word
-        for cut in (0..used).step_by(step) {
-            let left = seen(&good[..cut], "cut");
-            let frames = cut.saturating_sub(Mapping::HEAD + HEADER) / 56;
-            assert_eq!(left.unwrap_or(0), frames.min(20), "cut at {cut}");
-        }
-        let positions = (0..FILE_HEADER).chain((Mapping::HEAD..used).step_by(step));
-        for at in positions {
-            let mut bad = good[..used].to_vec();
-            bad[at] ^= 0x40;
-            let left = seen(&bad, "flip");
-            if at < FILE_HEADER {
-                assert_eq!(left, None, "byte {at}");
-            }
-        }
-        // Damage in a further file costs that file only; in the first it is an error.
-        std::fs::write(&path, &good).unwrap();
-        std::fs::write(copy.path().join(file_name(9, 1)), b"cut off while it was made").unwrap();
-        std::fs::copy(&path, copy.path().join(file_name(9, 2))).unwrap();
-        assert_eq!(recover(copy.path(), 9, 4).unwrap().len(), 1);
-        std::fs::rename(&path, copy.path().join(file_name(8, 0))).unwrap();
-        assert_eq!(recover(copy.path(), 8, 4).err().unwrap().kind(), ErrorKind::ForeignFile);
-        std::os::unix::fs::symlink("elsewhere", copy.path().join(file_name(7, 0))).unwrap();
-        assert!(recover(copy.path(), 7, 4).is_err(), "links are not followed");
-    }
-
-    #[test]
-    fn any_damage_to_a_slot_leaves_a_prefix() {
-        let pool = Pool::heap(MIN_BUDGET).unwrap();
-        let mut writer = pool.take(&want(100, 0)).unwrap().unwrap();
-        let headers: &[(&str, &[u8])] = &[("h", b"x")];
-        for n in 0..6 {
-            writer.append(&Record::new("some value").key("key").headers(headers), 100 + n);
-        }
-        writer.publish();
-        let chunk = writer.seal();
-        let mut good = vec![0; HEADER];
-        good.extend_from_slice(chunk.bytes(HEADER, chunk.committed()).unwrap());
-        let end = good.len();
-        good.extend_from_slice(&[0; 64]);
-        let offsets = |bytes: &[u8], salt| -> Vec<u64> {
-            proved_frames(bytes, salt).map(|(_, frame)| frame.offset()).collect()
-        };
-        let whole: Vec<u64> = (100..106).collect();
-        assert_eq!(offsets(&good, chunk.salt()), whole);
-        assert!(offsets(&good, chunk.salt() ^ 1).is_empty(), "another salt");
-        let shifted = [&good[..HEADER], &[0; 8], &good[HEADER..]].concat();
-        assert!(offsets(&shifted[8..], chunk.salt()).len() == 6, "the shift is what is tested");
-        let mut moved = proved_frames(&shifted, chunk.salt());
-        moved.at += 8;
-        assert_eq!(moved.next().map(|(at, _)| at), None, "another place");
-        let frame = (end - HEADER) / 6;
-        for cut in 0..good.len() {
-            let seen = offsets(&good[..cut], chunk.salt());
-            assert_eq!(seen, whole[..(cut.saturating_sub(HEADER) / frame).min(6)]);
-        }
-        for at in HEADER..good.len() {
-            for garbage in [0x00, 0x01, 0x80, 0xFF] {
-                let mut bad = good.clone();
-                if bad[at] == garbage {
-                    continue;
-                }
-                bad[at] = garbage;
-                assert_eq!(offsets(&bad, chunk.salt()), whole[..((at - HEADER) / frame).min(6)], "byte {at}");
-            }
-        }
     }
 }

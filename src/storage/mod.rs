@@ -7,3 +7,5 @@ pub(crate) mod disk;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod publish;
+pub(crate) mod staged;
+pub(crate) mod staging;

@@ -1,116 +1,106 @@
-//! The log: append, read, roll, lock.
+//! The log itself: append, read, roll, limits, lock.
 
 use std::time::Duration;
 
-use tapelog::{ErrorKind, Log, Partition, Record, TopicConfig};
+use tapelog::{ErrorKind, Log, Record, Result, TopicConfig, TopicPartition};
 
-fn partition(config: TopicConfig) -> Partition {
-    Log::in_memory().unwrap().create_topic("t", config).unwrap().partition(0).unwrap()
-}
-
-/// How many bytes a record takes in the log: the smallest `max_record_bytes` that lets it in.
-fn size(record: Record<'_>) -> u32 {
-    let fits = |bytes: u32| partition(TopicConfig::new().max_record_bytes(bytes)).append(record).is_ok();
-    (1..4_096).find(|bytes| fits(*bytes)).unwrap()
-}
-
-fn read_all(partition: &Partition) -> usize {
-    partition.reader(0).unwrap().read(usize::MAX).unwrap().len()
-}
+/// The frame of a record with an 8-byte value and nothing else.
+const S: u64 = 40;
 
 #[test]
-fn l_01_append_and_read_with_sequential_offsets() {
-    let partition = partition(TopicConfig::new());
+fn l_01_sequential_offsets() -> Result<()> {
+    let log = Log::in_memory()?;
+    let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
     for i in 0..50u64 {
-        partition.append(Record::new(&(2 * i).to_be_bytes())).unwrap();
+        partition.append(Record::new(&(2 * i).to_le_bytes()))?;
     }
     for i in 0..50u64 {
-        let mut reader = partition.reader(i).unwrap();
-        let record = reader.try_next().unwrap().unwrap();
+        let mut reader = partition.reader(i)?;
+        let record = reader.try_next()?.unwrap();
         assert_eq!((record.offset(), record.key()), (i, None));
-        assert_eq!(record.value(), Some(&(2 * i).to_be_bytes()[..]));
+        assert_eq!(record.value(), Some(&(2 * i).to_le_bytes()[..]));
     }
-    assert!(partition.reader(50).unwrap().try_next().unwrap().is_none());
-    assert!(partition.reader(50).unwrap().read(10).unwrap().is_empty());
+    assert!(partition.reader(50)?.try_next()?.is_none(), "the end is no error");
+    Ok(())
 }
 
 #[test]
-fn l_11_a_segment_rolls_when_the_next_record_does_not_fit() {
-    let record = Record::new("a value of some length").key("key");
-    let config = TopicConfig::new().segment_bytes(10 * u64::from(size(record) - 1));
-    let partition = partition(config);
-    for _ in 0..11 {
-        partition.append(record).unwrap();
+fn l_07_a_record_larger_than_the_limit_comes_alone() -> Result<()> {
+    let log = Log::in_memory()?;
+    let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
+    partition.append(Record::new("small"))?;
+    partition.append(Record::new(&vec![1; 10_240]))?;
+    partition.append(Record::new("small"))?;
+    let mut consumer = log.consumer().max_poll_bytes(10_240).assign([TopicPartition::new("t", 0)])?;
+    for expected in 0..3 {
+        let records = consumer.poll(Duration::ZERO)?;
+        let offsets: Vec<u64> = records.iter().map(|r| r.offset()).collect();
+        assert_eq!(offsets, [expected]);
     }
-    // Nine fit, so that the tenth begins the second.
-    assert_eq!(partition.segments(), [0, 9]);
-    assert_eq!(read_all(&partition), 11);
+    Ok(())
 }
 
 #[test]
-fn l_13_a_batch_larger_than_a_segment_is_refused_whole() {
-    let records = [Record::new("one"), Record::new("two").key("k"), Record::new("three")];
-    let total: u32 = records.iter().map(|r| size(*r)).sum();
-    let small = partition(TopicConfig::new().segment_bytes(u64::from(total) - 1));
-    let error = small.append_batch(&records).unwrap_err();
-    assert_eq!((error.kind(), error.topic()), (ErrorKind::RecordBatchTooLarge, Some("t")));
-    assert_eq!((small.end_offset(), read_all(&small), small.segments().len()), (0, 0, 0));
-    let large = partition(TopicConfig::new().segment_bytes(u64::from(total)));
-    large.append_batch(&records).unwrap();
-    assert_eq!((large.segments(), read_all(&large)), (vec![0], 3));
-}
-
-#[test]
-fn l_45_null_is_null_and_empty_is_empty() {
+fn l_11_segments_roll_by_size() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path()).unwrap();
-    let partition = log.create_topic("t", TopicConfig::new()).unwrap().partition(0).unwrap();
-    let check = |partition: &Partition| {
-        let records = partition.reader(0).unwrap().read(10).unwrap();
-        let values: Vec<_> = records.iter().map(|r| (r.key(), r.value())).collect();
-        let empty = Some(&b""[..]);
-        assert_eq!(values, [(Some(&b"key"[..]), None), (None, empty), (empty, None), (empty, empty)]);
-    };
-    partition.append(Record::tombstone("key")).unwrap();
-    partition.append(Record::new("")).unwrap();
-    partition.append(Record::tombstone("")).unwrap();
-    partition.append(Record::new("").key("")).unwrap();
-    check(&partition);
-    log.close(Duration::from_secs(20)).unwrap();
-    let log = Log::open(dir.path()).unwrap();
-    check(&log.topic("t").unwrap().partition(0).unwrap());
-}
-
-/// Every file below a directory, with its bytes.
-fn everything(dir: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(everything(&path));
-        } else {
-            let bytes = std::fs::read(&path).unwrap();
-            all.push((path, bytes));
+    for log in [Log::in_memory()?, Log::open(dir.path())?] {
+        let config = TopicConfig::new().segment_bytes(10 * (S - 1));
+        let partition = log.create_topic("t", config)?.partition(0)?;
+        for i in 0..11u64 {
+            partition.append(Record::new(&i.to_le_bytes()))?;
         }
+        assert_eq!(partition.segments(), [0, 9], "nine fit");
     }
-    all.sort();
-    all
+    Ok(())
 }
 
 #[test]
-fn l_57_a_directory_that_is_open_is_locked() {
+fn l_13_an_append_larger_than_a_segment_is_refused_whole() -> Result<()> {
+    let log = Log::in_memory()?;
+    let batch = [Record::new(b"12345678"), Record::new(b"12345678"), Record::new(b"12345678")];
+    let exact = log.create_topic("exact", TopicConfig::new().segment_bytes(3 * S))?.partition(0)?;
+    assert_eq!(exact.append_batch(&batch)?.offsets(), 0..3);
+    let less = log.create_topic("less", TopicConfig::new().segment_bytes(3 * S - 1))?.partition(0)?;
+    let error = less.append_batch(&batch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RecordBatchTooLarge);
+    assert_eq!((error.topic(), error.partition()), (Some("less"), Some(0)));
+    assert_eq!((less.end_offset(), less.segments().len()), (0, 0), "nothing was written");
+    Ok(())
+}
+
+#[test]
+fn l_45_null_is_not_empty() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path()).unwrap();
-    let partition = log.create_topic("t", TopicConfig::new()).unwrap().partition(0).unwrap();
-    partition.append(Record::new("a")).unwrap();
-    log.sync().unwrap();
-    let before = everything(dir.path());
-    for open in [Log::open(dir.path()), Log::open_existing(dir.path())] {
-        let error = open.map(drop).unwrap_err();
-        assert_eq!((error.kind(), error.path()), (ErrorKind::Locked, Some(dir.path())));
-    }
-    assert!(everything(dir.path()) == before, "the open that failed has changed something");
-    partition.append(Record::new("b")).unwrap();
-    drop((partition, log));
-    assert_eq!(read_all(&Log::open(dir.path()).unwrap().topic("t").unwrap().partition(0).unwrap()), 2);
+    let log = Log::open(dir.path())?;
+    let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
+    partition.append(Record::tombstone("k"))?;
+    partition.append(Record::new("").key(""))?;
+    log.close(Duration::from_secs(30))?;
+    let log = Log::open(dir.path())?;
+    let records = log.topic("t")?.partition(0)?.reader(0)?.read(10)?;
+    let seen: Vec<_> = records.iter().map(|r| (r.key(), r.value())).collect();
+    assert_eq!(seen, [(Some(&b"k"[..]), None), (Some(&b""[..]), Some(&b""[..]))]);
+    Ok(())
+}
+
+#[test]
+fn l_57_a_second_open_is_locked_and_changes_nothing() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path())?;
+    let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
+    partition.append(Record::new("a"))?;
+    log.sync()?;
+    let listing = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        (names, std::fs::read(dir.path().join("root")).unwrap())
+    };
+    let before = listing();
+    let error = Log::open(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.to_string().contains("LOCK"), "names the lock: {error}");
+    assert_eq!(listing(), before);
+    assert_eq!(partition.append(Record::new("b"))?.offset(), 1);
+    Ok(())
 }

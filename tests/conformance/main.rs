@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
 mod b;
+mod f;
 mod l;
+mod o;
 mod p;
 mod plans;
 mod r;
 mod rr;
+mod t;

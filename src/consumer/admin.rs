@@ -1,0 +1,183 @@
+//! A group as its users hold it: make members, look at it, delete it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::consumer::assignor::Assignor;
+use crate::consumer::builder::ConsumerBuilder;
+use crate::consumer::group::{Group, Groups};
+use crate::consumer::poll::Consumer;
+use crate::error::Result;
+use crate::log::core::LogCore;
+use crate::topic_partition::TopicPartition;
+
+/// Consumers that share the work: each partition of their topics is read by one of them.
+///
+/// A handle, cheap to clone, that keeps its log open; all handles of one name mean one group. The members live in
+/// this process; what they commit lives in the log.
+///
+/// ```
+/// use std::time::Duration;
+/// use tapelog::{Log, TopicConfig};
+///
+/// let log = Log::in_memory()?;
+/// log.create_topic("ticks", TopicConfig::new().partitions(4))?;
+/// let group = log.consumer_group("risk")?;
+/// let (mut a, mut b) = (group.subscribe(["ticks"])?, group.subscribe(["ticks"])?);
+/// a.poll(Duration::ZERO)?;
+/// b.poll(Duration::ZERO)?;
+/// assert_eq!((a.assignment().len(), b.assignment().len()), (2, 2));
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ConsumerGroup {
+    log: Arc<LogCore>,
+    groups: Arc<Groups>,
+    group: Arc<Group>,
+}
+
+/// Where a group stands. (Kafka: KIP-848's states.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GroupState {
+    /// There is no such group: nobody joined it and nothing is committed for it.
+    Dead,
+    /// It has no members.
+    Empty,
+    /// Partitions are on their way: members have yet to poll.
+    Reconciling,
+    /// Every member reads what it should.
+    Stable,
+}
+
+/// A group as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Where it stands.
+    pub state: GroupState,
+    /// How often members, subscriptions or partition counts have changed since the log was opened.
+    pub generation: u32,
+    /// The name of the assignor.
+    pub assignor: String,
+    /// The members, in the order in which they joined.
+    pub members: Vec<MemberDescription>,
+}
+
+/// A member of a group, as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberDescription {
+    /// The id that the group gave it.
+    pub id: String,
+    /// The name that it gave itself.
+    pub instance_id: Option<String>,
+    /// The topics that it asked for, in order.
+    pub subscriptions: Vec<String>,
+    /// What it reads, in order.
+    pub assignment: Vec<TopicPartition>,
+}
+
+impl ConsumerGroup {
+    pub(crate) fn new(log: Arc<LogCore>, name: &str) -> Self {
+        let groups = Groups::of(&log);
+        let group = groups.group(name);
+        ConsumerGroup { log, groups, group }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.group.name
+    }
+
+    /// Settings for a consumer of this group.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(Arc::clone(&self.log), Some(Arc::clone(&self.group)))
+    }
+
+    /// A member with default settings that shares these topics with the others.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::subscribe`].
+    pub fn subscribe<T: Into<String>>(&self, topics: impl IntoIterator<Item = T>) -> Result<Consumer> {
+        self.consumer().subscribe(topics)
+    }
+
+    /// Has `assignor` share out the partitions from now on, for all handles and members of the group;
+    /// [`Range`](crate::assignor::Range) unless set.
+    #[must_use]
+    pub fn assignor(self, assignor: impl Assignor) -> Self {
+        self.group.set_assignor(Arc::new(assignor));
+        self
+    }
+
+    /// What the group is like now.
+    ///
+    /// # Errors
+    /// `Closed`; what reading the committed offsets gives.
+    pub fn describe(&self) -> Result<GroupDescription> {
+        let has_offsets = !self.groups.committed.of_group(&self.log, self.name())?.is_empty();
+        let found = self.group.snapshot(&self.log);
+        let state = match (found.members.is_empty(), found.settled) {
+            (true, _) if !found.known && !has_offsets => GroupState::Dead,
+            (true, _) => GroupState::Empty,
+            (false, true) => GroupState::Stable,
+            (false, false) => GroupState::Reconciling,
+        };
+        let members = found.members.into_iter().map(|member| MemberDescription {
+            id: member.id,
+            instance_id: member.instance_id,
+            subscriptions: member.subscriptions,
+            assignment: member.owned,
+        });
+        let assignor = found.assignor.name().to_owned();
+        Ok(GroupDescription { state, generation: found.generation, assignor, members: members.collect() })
+    }
+
+    /// What the group committed in the partition: the next offset to read.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`; what reading the committed offsets gives.
+    pub fn committed(&self, partition: &TopicPartition) -> Result<Option<u64>> {
+        let topic = self.log.topic(partition.topic())?;
+        topic.with_partition(partition.partition(), |_| ())?;
+        let found = self.groups.committed.get(&self.log, self.name(), topic.id, partition.partition())?;
+        Ok(found.map(|committed| committed.offset))
+    }
+
+    /// How many offsets lie between what is committed, or the start where nothing is, and the end: of every
+    /// partition that the group committed in, or whose topic a member subscribes to.
+    ///
+    /// # Errors
+    /// `Closed`; what reading the committed offsets gives.
+    pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        let committed = self.groups.committed.of_group(&self.log, self.name())?;
+        let subscribed = self.group.snapshot(&self.log).topics.into_values();
+        let subscribed = subscribed.flat_map(|(id, count)| (0..count).map(move |number| (id, number)));
+        let mut lag = BTreeMap::new();
+        for (id, number) in committed.keys().copied().chain(subscribed) {
+            let Some(topic) = self.log.topic_by_id(id) else { continue };
+            let Ok(core) = topic.with_partition(number, Arc::clone) else { continue };
+            let start = core.start_offset();
+            let from = committed.get(&(id, number)).map_or(start, |committed| committed.offset.max(start));
+            lag.insert(core.identity().tp.clone(), core.high_watermark().saturating_sub(from));
+        }
+        Ok(lag)
+    }
+
+    /// Deletes the group, with all that it committed. Its name can be used again.
+    ///
+    /// # Errors
+    /// `GroupNotEmpty` while it has members; `GroupIdNotFound` where nobody joined it and nothing is committed
+    /// for it.
+    pub fn delete(&self) -> Result<()> {
+        self.groups.committed.forget(&self.log, self.name(), |has_offsets| self.group.forget(has_offsets))
+    }
+}
+
+impl std::fmt::Debug for ConsumerGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ConsumerGroup({:?})", self.name())
+    }
+}

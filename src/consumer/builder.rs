@@ -1,0 +1,138 @@
+//! Settings for a consumer about to be built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::consumer::group::Group;
+use crate::consumer::listener::RebalanceListener;
+use crate::consumer::options::{OffsetReset, Options, WaitStrategy};
+use crate::consumer::poll::Consumer;
+use crate::consumer::reading::Reading;
+use crate::error::Result;
+use crate::log::core::LogCore;
+use crate::topic_partition::TopicPartition;
+
+/// Settings for a [`Consumer`]: from [`Log::consumer`](crate::Log::consumer), without a group, or
+/// [`ConsumerGroup::consumer`](crate::ConsumerGroup::consumer).
+///
+/// ```
+/// use std::time::Duration;
+/// use tapelog::{Log, OffsetReset, TopicConfig, TopicPartition, consumer::WaitStrategy};
+///
+/// let log = Log::in_memory()?;
+/// log.create_topic("ticks", TopicConfig::new())?;
+/// let consumer = log
+///     .consumer()
+///     .offset_reset(OffsetReset::By(Duration::from_secs(60)))
+///     .wait_strategy(WaitStrategy::Spin)
+///     .assign([TopicPartition::new("ticks", 0)])?;
+/// assert_eq!(consumer.assignment().len(), 1);
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[must_use]
+pub struct ConsumerBuilder {
+    log: Arc<LogCore>,
+    group: Option<Arc<Group>>,
+    options: Options,
+    listener: Option<Box<dyn RebalanceListener>>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(log: Arc<LogCore>, group: Option<Arc<Group>>) -> Self {
+        ConsumerBuilder { log, group, options: Options::default(), listener: None }
+    }
+
+    /// Where to begin when nothing is committed; [`OffsetReset::Earliest`] unless set.
+    pub fn offset_reset(mut self, reset: OffsetReset) -> Self {
+        self.options.reset = reset;
+        self
+    }
+
+    /// How a poll waits; [`WaitStrategy::Park`] unless set.
+    pub fn wait_strategy(mut self, wait: WaitStrategy) -> Self {
+        self.options.wait = wait;
+        self
+    }
+
+    /// The most records that a poll returns; 500 unless set.
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.options.max_records = records;
+        self
+    }
+
+    /// The most bytes of records, as frames, that a poll returns; 50 MiB unless set. A single larger record is
+    /// returned alone.
+    pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_bytes = bytes;
+        self
+    }
+
+    /// Has poll commit the positions, once `interval` has passed by the log's clock, and close, and whenever a
+    /// partition is given up. Off unless set.
+    ///
+    /// A poll commits only what the polls before it returned: by asking for more, the caller says that it has
+    /// finished with that.
+    pub fn auto_commit(mut self, interval: Duration) -> Self {
+        self.options.auto_commit = Some(interval);
+        self
+    }
+
+    /// Whether to read only what survives the loss of power: below the partition's durable offset. It moves when
+    /// somebody flushes: the topic's `SyncPolicy`, a delivery that is waited for, or `Log::sync`.
+    pub fn durable_only(mut self, durable_only: bool) -> Self {
+        self.options.durable_only = durable_only;
+        self
+    }
+
+    /// Whom to tell of partitions that come and go.
+    pub fn listener(mut self, listener: impl RebalanceListener) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// The member's own name, which assignors and descriptions of the group show.
+    /// (Kafka: `group.instance.id`.)
+    pub fn instance_id(mut self, id: impl Into<String>) -> Self {
+        self.options.instance_id = Some(id.into());
+        self
+    }
+
+    /// A consumer that shares these topics with the other members of its group.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::build`] and [`Consumer::subscribe`].
+    pub fn subscribe<T: Into<String>>(self, topics: impl IntoIterator<Item = T>) -> Result<Consumer> {
+        let mut consumer = self.build()?;
+        consumer.subscribe(topics)?;
+        Ok(consumer)
+    }
+
+    /// A consumer of these partitions.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::build`] and [`Consumer::assign`].
+    pub fn assign(self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<Consumer> {
+        let mut consumer = self.build()?;
+        consumer.assign(partitions)?;
+        Ok(consumer)
+    }
+
+    /// A consumer of nothing yet.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where settings make no sense; `Closed`.
+    pub fn build(self) -> Result<Consumer> {
+        self.log.check_open()?;
+        self.options.check(self.group.is_some())?;
+        Ok(Consumer::new(Reading::new(self.log, self.group, self.options), self.listener))
+    }
+}
+
+impl std::fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerBuilder")
+            .field("group", &self.group.as_ref().map(|group| &group.name))
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! The committed offsets of a log: records of `__consumer_offsets` and the table that they make, kept in step.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::consumer::offsets::{CommittedOffset, GroupOffsets, OffsetKey, OffsetTable};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::catalog::CONSUMER_OFFSETS;
+use crate::log::core::LogCore;
+use crate::partition::core::{PartitionCore, Wait};
+use crate::partition::cursor::Cursor;
+use crate::record::Record;
+use crate::topic_partition::TopicPartition;
+
+/// The longest metadata of a commit, in bytes. (Kafka: `offset.metadata.max.bytes`.)
+const MAX_METADATA: usize = 4096;
+
+/// One offset to commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) topic_id: u64,
+    pub(crate) tp: TopicPartition,
+    /// The next one to read.
+    pub(crate) offset: u64,
+    pub(crate) metadata: Option<String>,
+}
+
+/// The offsets that all groups of a log committed.
+///
+/// One lock over append and table, so that the table never differs from what its records say; whether a commit
+/// is allowed is asked under it too: a commit by a member that has lost a partition either comes before the
+/// next owner looks, or is refused. Who holds it may take the lock of a group, never the other way round.
+#[derive(Default)]
+pub(crate) struct Committed {
+    /// Read from the log on first use.
+    table: Mutex<Option<OffsetTable>>,
+}
+
+impl Committed {
+    fn with<T>(
+        &self,
+        log: &LogCore,
+        then: impl FnOnce(&mut OffsetTable, &PartitionCore) -> Result<T>,
+    ) -> Result<T> {
+        let partition = log.topic(CONSUMER_OFFSETS)?.with_partition(0, Arc::clone)?;
+        let mut table = self.table.lock();
+        let table = match &mut *table {
+            Some(table) => table,
+            none => none.insert(load(&partition)?),
+        };
+        then(table, &partition)
+    }
+
+    /// What the group committed in a partition.
+    pub(crate) fn get(
+        &self,
+        log: &LogCore,
+        group: &str,
+        topic_id: u64,
+        partition: u32,
+    ) -> Result<Option<CommittedOffset>> {
+        self.with(log, |table, _| Ok(table.get(group, topic_id, partition).cloned()))
+    }
+
+    /// All that the group committed.
+    pub(crate) fn of_group(&self, log: &LogCore, group: &str) -> Result<GroupOffsets> {
+        self.with(log, |table, _| Ok(table.group(group).cloned().unwrap_or_default()))
+    }
+
+    /// Commits all entries or none, if `allowed` says so.
+    pub(crate) fn commit(
+        &self,
+        log: &LogCore,
+        group: &str,
+        entries: &[Entry],
+        allowed: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        for entry in entries {
+            let len = entry.metadata.as_ref().map_or(0, String::len);
+            if len > MAX_METADATA {
+                let message = format!("metadata of a commit has at most {MAX_METADATA} bytes, not {len}");
+                return Err(at(Error::new(ErrorKind::InvalidArgument, message), &entry.tp));
+            }
+        }
+        let timestamp = log.engine.clock.now();
+        let changes = entries.iter().map(|entry| {
+            let key = OffsetKey { group, topic_id: entry.topic_id, partition: entry.tp.partition() };
+            let committed = CommittedOffset {
+                offset: entry.offset,
+                epoch: log.epoch,
+                metadata: entry.metadata.clone(),
+                timestamp,
+            };
+            (key.encode(), Some(committed.encode()))
+        });
+        let changes: Vec<_> = changes.collect();
+        self.with(log, |table, partition| {
+            allowed()?;
+            apply(table, partition, log, timestamp, &changes)
+        })
+    }
+
+    /// Forgets all that the group committed, if `allowed` says so of whether that is anything.
+    pub(crate) fn forget(
+        &self,
+        log: &LogCore,
+        group: &str,
+        allowed: impl FnOnce(bool) -> Result<()>,
+    ) -> Result<()> {
+        self.with(log, |table, partition| {
+            let places: Vec<_> = table.group(group).into_iter().flat_map(|all| all.keys().copied()).collect();
+            allowed(!places.is_empty())?;
+            let changes = places.into_iter().map(|(topic_id, partition)| {
+                let key = OffsetKey { group, topic_id, partition };
+                (key.encode(), None)
+            });
+            let changes: Vec<_> = changes.collect();
+            apply(table, partition, log, log.engine.clock.now(), &changes)
+        })
+    }
+}
+
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// Appends the changes, all or none, and applies them.
+fn apply(
+    table: &mut OffsetTable,
+    partition: &PartitionCore,
+    log: &LogCore,
+    timestamp: Timestamp,
+    changes: &[Change],
+) -> Result<()> {
+    let records = changes.iter().map(|(key, value)| {
+        let record = match value {
+            Some(value) => Record::new(value).key(key),
+            None => Record::tombstone(key),
+        };
+        record.timestamp(timestamp)
+    });
+    let records: Vec<Record<'_>> = records.collect();
+    partition.append(&records, Wait::For(log.engine.max_block), None)?;
+    changes.iter().try_for_each(|(key, value)| table.apply(key, value.as_deref()))
+}
+
+/// Reads the whole internal partition.
+fn load(partition: &PartitionCore) -> Result<OffsetTable> {
+    let mut table = OffsetTable::default();
+    let end = partition.high_watermark();
+    let mut cursor = Cursor::new(partition.start_offset());
+    while let Some(run) = partition.fetch(&mut cursor, end, usize::MAX, usize::MAX)? {
+        for frame in run.frames().filter(|frame| !frame.is_control()) {
+            let key = frame.key().unwrap_or_default();
+            table.apply(key, frame.value()).map_err(|e| at(e, &run.identity.tp).at_offset(frame.offset()))?;
+        }
+    }
+    Ok(table)
+}
+
+/// The error with the partition that it is about.
+pub(crate) fn at(error: Error, tp: &TopicPartition) -> Error {
+    error.with_partition(Arc::clone(&tp.topic), tp.partition())
+}

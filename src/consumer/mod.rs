@@ -1,0 +1,52 @@
+//! Reading: consumers, the groups that they form, and the offsets that they commit.
+//!
+//! ```text
+//! poll      Consumer: follow the group, read in turn, wait
+//!  ├ reading      positions, fairness, what to commit
+//!  ├ group        the coordinator: target, owned, one step at a time
+//!  │  └ assignor  pure plans
+//!  └ committed    __consumer_offsets and its table (offsets: their bytes)
+//! ```
+
+pub(crate) mod admin;
+pub(crate) mod assignor;
+pub(crate) mod builder;
+pub(crate) mod committed;
+pub(crate) mod group;
+pub(crate) mod handle;
+pub(crate) mod listener;
+pub(crate) mod offsets;
+pub(crate) mod options;
+pub(crate) mod poll;
+pub(crate) mod reading;
+
+use std::sync::Arc;
+
+pub use crate::consumer::admin::{GroupDescription, GroupState, MemberDescription};
+pub use crate::consumer::handle::ConsumerHandle;
+pub use crate::consumer::listener::Rebalance;
+pub use crate::consumer::options::WaitStrategy;
+pub use crate::partition::records::Headers;
+
+use crate::consumer::admin::ConsumerGroup;
+use crate::consumer::builder::ConsumerBuilder;
+use crate::consumer::offsets::check_group_name;
+use crate::error::Result;
+use crate::log::Log;
+
+impl Log {
+    /// Settings for a consumer without a group: it chooses its partitions itself and commits nothing.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(Arc::clone(&self.core), None)
+    }
+
+    /// The group called `name`, whether it has had members or not.
+    ///
+    /// # Errors
+    /// `InvalidGroupId` for a name that is empty, longer than 249 bytes, or has control characters; `Closed`.
+    pub fn consumer_group(&self, name: &str) -> Result<ConsumerGroup> {
+        self.core.check_open()?;
+        check_group_name(name)?;
+        Ok(ConsumerGroup::new(Arc::clone(&self.core), name))
+    }
+}

@@ -1,0 +1,480 @@
+//! The partitions that a consumer reads: where it stands in each, whose turn it is, what to commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::consumer::committed::{Entry, at};
+use crate::consumer::group::{Group, Groups, Place};
+use crate::consumer::options::{OffsetReset, Options};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::core::LogCore;
+use crate::partition::core::PartitionCore;
+use crate::partition::cursor::Cursor;
+use crate::partition::records::{ConsumerRecord, Records};
+use crate::partition::watermarks::Signal;
+use crate::topic_partition::TopicPartition;
+
+/// One partition that is assigned to a consumer.
+struct Part {
+    core: Arc<PartitionCore>,
+    /// Tells this stay of the partition with this consumer from all others.
+    epoch: u64,
+    cursor: Cursor,
+    /// Whether the cursor stands where reading should go on; else that has to be found out yet.
+    placed: bool,
+    paused: bool,
+    /// The topic was deleted, and nothing else took the partition away.
+    gone: bool,
+    /// What was last committed from here: an automatic commit writes only what has changed.
+    committed: Option<u64>,
+}
+
+/// What a consumer reads and for whom it commits.
+pub(crate) struct Reading {
+    pub(crate) log: Arc<LogCore>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) group: Option<Arc<Group>>,
+    /// While subscribed: the id in the group.
+    pub(crate) member: Option<Arc<str>>,
+    pub(crate) options: Options,
+    /// Sorted by topic and number.
+    parts: Vec<Part>,
+    /// Which part the next poll begins with.
+    turn: usize,
+    /// Whether some part is not placed.
+    unplaced: bool,
+    /// When an automatic commit was last made or tried.
+    auto_committed: Timestamp,
+}
+
+impl Part {
+    fn tp(&self) -> &TopicPartition {
+        &self.core.identity().tp
+    }
+
+    fn place(&self) -> Place {
+        Place { tp: self.tp().clone(), topic_id: self.core.identity().topic_id }
+    }
+
+    fn position(&self) -> u64 {
+        self.cursor.position()
+    }
+
+    fn seek(&mut self, offset: u64) {
+        self.cursor.seek(offset);
+        self.placed = true;
+    }
+
+    /// The first offset that must not be read (yet).
+    fn limit(&self, options: &Options) -> u64 {
+        let limit = self.core.high_watermark();
+        if options.durable_only { limit.min(self.core.durable_offset()) } else { limit }
+    }
+
+    /// Goes where the reset policy says; fails with `why` where it says to fail.
+    fn reset(&mut self, options: &Options, why: impl FnOnce(&Self) -> Error) -> Result<()> {
+        let offset = match options.reset {
+            OffsetReset::Earliest => self.core.start_offset(),
+            OffsetReset::Latest => self.limit(options),
+            OffsetReset::By(age) => {
+                let oldest = self.core.engine().clock.now().saturating_sub(age);
+                let found = self.core.offset_for_time(oldest)?;
+                found.map_or_else(|| self.limit(options), |(offset, _)| offset)
+            }
+            OffsetReset::None => return Err(why(self)),
+        };
+        self.seek(offset);
+        Ok(())
+    }
+
+    fn holds(&self, offset: u64) -> bool {
+        (self.core.start_offset()..=self.core.high_watermark()).contains(&offset)
+    }
+
+    fn out_of_range(&self, offset: u64) -> Error {
+        let message = "the position is outside of what the partition holds";
+        at(Error::new(ErrorKind::OffsetOutOfRange, message), self.tp())
+            .at_offset(offset)
+            .with_range(self.core.start_offset(), self.core.high_watermark())
+    }
+
+    /// Appends what there is to `records`; true where there may be more than may be taken.
+    fn fill(&mut self, options: &Options, records: &mut Records, bytes: &mut usize) -> Result<bool> {
+        loop {
+            let position = self.position();
+            let limit = self.limit(options);
+            if position >= limit && self.holds(position) {
+                return Ok(false);
+            }
+            let room = options.max_records - records.len();
+            if room == 0 || *bytes >= options.max_bytes {
+                return Ok(true);
+            }
+            if !self.holds(position) {
+                self.reset(options, |part| part.out_of_range(position))?;
+                continue;
+            }
+            let fetched = self.core.fetch(&mut self.cursor, limit, room, options.max_bytes - *bytes);
+            let mut run = match fetched {
+                Ok(Some(run)) => run,
+                Ok(None) => return Ok(false),
+                // Deleted since it was looked at.
+                Err(e) if e.kind() == ErrorKind::OffsetOutOfRange => continue,
+                Err(e) => return Err(e),
+            };
+            let len = run.to - run.from;
+            if !records.is_empty() && *bytes + len > options.max_bytes {
+                // A single record that would exceed the limit: it comes first next time.
+                self.cursor.seek(position);
+                return Ok(true);
+            }
+            *bytes += len;
+            run.assignment = self.epoch;
+            records.push(run);
+        }
+    }
+
+    /// Has `signal` rung when there is something to read; true where there is already.
+    fn listen(&self, options: &Options, signal: &Arc<Signal>) -> Result<bool> {
+        let position = self.position();
+        let heard = if options.durable_only {
+            self.core.wait_for_durable(position, signal)
+        } else {
+            self.core.wait_for_records(position, signal)
+        };
+        heard.map_err(|e| at(e, self.tp()).at_offset(position))
+    }
+}
+
+impl Reading {
+    pub(crate) fn new(log: Arc<LogCore>, group: Option<Arc<Group>>, options: Options) -> Self {
+        let auto_committed = options.auto_commit.map_or(Timestamp::MIN, |_| log.engine.clock.now());
+        Reading {
+            groups: Groups::of(&log),
+            log,
+            group,
+            member: None,
+            options,
+            parts: Vec::new(),
+            turn: 0,
+            unplaced: false,
+            auto_committed,
+        }
+    }
+
+    // ---- which partitions ------------------------------------------------------------------------------
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(crate) fn assignment(&self) -> Vec<TopicPartition> {
+        self.parts.iter().map(|part| part.tp().clone()).collect()
+    }
+
+    pub(crate) fn paused(&self) -> Vec<TopicPartition> {
+        self.parts.iter().filter(|part| part.paused).map(|part| part.tp().clone()).collect()
+    }
+
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.parts.iter().map(Part::place).collect()
+    }
+
+    /// The partition itself, whoever reads it.
+    pub(crate) fn resolve(&self, tp: &TopicPartition) -> Result<Arc<PartitionCore>> {
+        self.log.topic(tp.topic())?.with_partition(tp.partition(), Arc::clone)
+    }
+
+    /// Whether the place is still there.
+    pub(crate) fn exists(&self, place: &Place) -> bool {
+        self.resolve(&place.tp).is_ok_and(|core| core.identity().topic_id == place.topic_id)
+    }
+
+    /// Begins to read partitions that are not among the parts.
+    pub(crate) fn add(&mut self, cores: impl IntoIterator<Item = Arc<PartitionCore>>) {
+        for core in cores {
+            self.parts.push(Part {
+                core,
+                epoch: self.groups.next_epoch(),
+                cursor: Cursor::new(0),
+                placed: false,
+                paused: false,
+                gone: false,
+                committed: None,
+            });
+            self.unplaced = true;
+        }
+        self.parts.sort_by(|a, b| a.tp().cmp(b.tp()));
+    }
+
+    /// Stops reading all parts but those that `keep` keeps.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Place) -> bool) {
+        self.parts.retain(|part| keep(&part.place()));
+    }
+
+    /// Marks the parts whose topic was deleted.
+    pub(crate) fn find_gone(&mut self) {
+        for at in 0..self.parts.len() {
+            self.parts[at].gone = !self.exists(&self.parts[at].place());
+        }
+    }
+
+    fn find(&self, tp: &TopicPartition) -> Result<usize> {
+        self.parts.binary_search_by(|part| part.tp().cmp(tp)).map_err(|_| {
+            let message = format!("No current assignment for partition {tp}");
+            at(Error::new(ErrorKind::IllegalState, message), tp)
+        })
+    }
+
+    // ---- positions -------------------------------------------------------------------------------------
+
+    pub(crate) fn seek(&mut self, tp: &TopicPartition, offset: u64) -> Result<()> {
+        let part = self.find(tp)?;
+        self.parts[part].seek(offset);
+        Ok(())
+    }
+
+    /// Goes to where `target` says for each of the partitions, or nowhere.
+    pub(crate) fn seek_all<'t>(
+        &mut self,
+        tps: impl IntoIterator<Item = &'t TopicPartition>,
+        target: impl Fn(&PartitionCore, u64) -> Result<u64>,
+    ) -> Result<()> {
+        let mut seeks = Vec::new();
+        for tp in tps {
+            let part = self.find(tp)?;
+            let limit = self.parts[part].limit(&self.options);
+            seeks.push((part, target(&self.parts[part].core, limit)?));
+        }
+        seeks.into_iter().for_each(|(part, offset)| self.parts[part].seek(offset));
+        Ok(())
+    }
+
+    /// Pauses or resumes each of the partitions, or none.
+    pub(crate) fn set_paused<'t>(
+        &mut self,
+        tps: impl IntoIterator<Item = &'t TopicPartition>,
+        paused: bool,
+    ) -> Result<()> {
+        let parts: Vec<usize> = tps.into_iter().map(|tp| self.find(tp)).collect::<Result<_>>()?;
+        for part in parts {
+            let part = &mut self.parts[part];
+            part.paused = paused;
+            if paused {
+                // It may stay so for long: it pins nothing meanwhile.
+                part.cursor.release();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn position(&mut self, tp: &TopicPartition) -> Result<u64> {
+        let part = self.find(tp)?;
+        self.place_part(part)?;
+        Ok(self.parts[part].position())
+    }
+
+    /// Finds out where to begin: at what is committed, else where the reset policy says.
+    fn place_part(&mut self, index: usize) -> Result<()> {
+        let part = &mut self.parts[index];
+        if part.placed {
+            return Ok(());
+        }
+        let identity = part.core.identity();
+        let committed = match &self.group {
+            Some(group) => {
+                let number = identity.tp.partition();
+                self.groups.committed.get(&self.log, &group.name, identity.topic_id, number)?
+            }
+            None => None,
+        };
+        match committed {
+            Some(committed) if part.holds(committed.offset) => {
+                part.committed = Some(committed.offset);
+                part.seek(committed.offset);
+                Ok(())
+            }
+            Some(committed) => part.reset(&self.options, |part| part.out_of_range(committed.offset)),
+            None => part.reset(&self.options, |part| {
+                let message = "nothing is committed, and there is no reset policy";
+                at(Error::new(ErrorKind::NoOffset, message), part.tp())
+            }),
+        }
+    }
+
+    // ---- reading ---------------------------------------------------------------------------------------
+
+    /// Fills `records`, which is empty, from all parts in turn.
+    ///
+    /// An error of a part is told once its turn comes and nothing was read before it; then the next part has
+    /// the turn.
+    pub(crate) fn fill(&mut self, records: &mut Records) -> Result<()> {
+        if self.unplaced {
+            // All of them now: "latest" means the moment at which a partition came, not that of its turn. What
+            // fails is tried again, and told, in its turn.
+            self.unplaced = false;
+            for part in 0..self.parts.len() {
+                self.unplaced |= self.place_part(part).is_err();
+            }
+        }
+        let count = self.parts.len();
+        let first = if self.turn < count { self.turn } else { 0 };
+        let mut bytes = 0;
+        for index in (first..count).chain(0..first) {
+            if self.parts[index].paused {
+                continue;
+            }
+            let before = records.len();
+            match self.fill_from(index, records, &mut bytes) {
+                Ok(false) => {}
+                Ok(true) => {
+                    // The poll ended here: with this part where it got nothing, the next begins.
+                    self.turn = index + usize::from(records.len() > before);
+                    return Ok(());
+                }
+                Err(_) if !records.is_empty() => {
+                    self.turn = index;
+                    return Ok(());
+                }
+                Err(e) => {
+                    self.turn = index + 1;
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_from(&mut self, index: usize, records: &mut Records, bytes: &mut usize) -> Result<bool> {
+        if self.parts[index].gone {
+            let part = &self.parts[index];
+            let error = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted");
+            return Err(at(error, part.tp()).at_offset(part.position()));
+        }
+        self.place_part(index)?;
+        self.parts[index].fill(&self.options, records, bytes)
+    }
+
+    /// Has `signal` rung when a part that is not paused gets something; true where one has already.
+    pub(crate) fn listen(&mut self, signal: &Arc<Signal>) -> Result<bool> {
+        for (index, part) in self.parts.iter().enumerate() {
+            if part.paused || part.gone || !part.placed {
+                continue;
+            }
+            match part.listen(&self.options, signal) {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(e) => {
+                    self.turn = index + 1;
+                    return Err(e);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    // ---- commits ---------------------------------------------------------------------------------------
+
+    pub(crate) fn needs_group(&self) -> Result<&Arc<Group>> {
+        self.group.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidGroupId, "the consumer has no group: take one from a ConsumerGroup")
+        })
+    }
+
+    fn commit_entries(&mut self, entries: &[Entry]) -> Result<()> {
+        let group = self.needs_group()?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.groups.commit(&self.log, group, self.member.as_deref(), entries)?;
+        for entry in entries {
+            if let Ok(part) = self.find(&entry.tp) {
+                self.parts[part].committed = Some(entry.offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the positions of all parts.
+    pub(crate) fn commit(&mut self) -> Result<()> {
+        let parts = self.parts.iter().filter(|part| part.placed && !part.gone);
+        let entries: Vec<_> = parts.map(Part::entry).collect();
+        self.commit_entries(&entries)
+    }
+
+    /// Where commits are automatic: commits positions that were not committed yet, of all parts or of some.
+    pub(crate) fn auto_commit(&mut self, only: Option<&BTreeSet<&Place>>) -> Result<()> {
+        if self.options.auto_commit.is_none() || self.group.is_none() {
+            return Ok(());
+        }
+        self.auto_committed = self.log.engine.clock.now();
+        let parts = self.parts.iter().filter(|part| part.is_uncommitted());
+        let parts = parts.filter(|part| only.is_none_or(|only| only.contains(&part.place())));
+        let entries: Vec<_> = parts.map(Part::entry).collect();
+        self.commit_entries(&entries)
+    }
+
+    /// How long it is to the next automatic commit; `None` where none is to come.
+    pub(crate) fn auto_commit_due(&self) -> Option<Duration> {
+        let interval = self.options.auto_commit?;
+        let due = self.auto_committed.saturating_add(interval).as_nanos();
+        let left = due.saturating_sub(self.log.engine.clock.now().as_nanos());
+        let left = Duration::from_nanos(u64::try_from(left).unwrap_or(0));
+        self.parts.iter().any(Part::is_uncommitted).then_some(left)
+    }
+
+    /// Commits what comes after `record`, if it was read in this assignment.
+    pub(crate) fn commit_record(&mut self, record: ConsumerRecord<'_>) -> Result<()> {
+        self.needs_group()?;
+        let run = record.run();
+        let tp = &run.identity.tp;
+        let part = self.find(tp).ok().map(|part| &self.parts[part]);
+        let same = part.is_some_and(|part| {
+            part.epoch == run.assignment && part.core.identity().topic_id == run.identity.topic_id
+        });
+        if !same {
+            let message = "the record was not read in the consumer's present assignment";
+            return Err(at(Error::new(ErrorKind::CommitFailed, message), tp).at_offset(record.offset()));
+        }
+        let (topic_id, offset) = (run.identity.topic_id, record.offset() + 1);
+        self.commit_entries(&[Entry { topic_id, tp: tp.clone(), offset, metadata: None }])
+    }
+
+    /// Commits these offsets, all or none.
+    pub(crate) fn commit_offsets(
+        &mut self,
+        offsets: impl IntoIterator<Item = (TopicPartition, u64, Option<String>)>,
+    ) -> Result<()> {
+        self.needs_group()?;
+        let entries = offsets.into_iter().map(|(tp, offset, metadata)| {
+            let topic_id = match self.find(&tp) {
+                Ok(part) => self.parts[part].core.identity().topic_id,
+                Err(_) => self.resolve(&tp)?.identity().topic_id,
+            };
+            Ok(Entry { topic_id, tp, offset, metadata })
+        });
+        let entries: Vec<_> = entries.collect::<Result<_>>()?;
+        self.commit_entries(&entries)
+    }
+
+    /// What the group committed in the partition, and with what metadata.
+    pub(crate) fn committed(&self, tp: &TopicPartition) -> Result<Option<(u64, Option<String>)>> {
+        let group = self.needs_group()?;
+        let topic_id = self.resolve(tp)?.identity().topic_id;
+        let committed = self.groups.committed.get(&self.log, &group.name, topic_id, tp.partition())?;
+        Ok(committed.map(|committed| (committed.offset, committed.metadata)))
+    }
+}
+
+impl Part {
+    fn entry(&self) -> Entry {
+        let Place { tp, topic_id } = self.place();
+        Entry { topic_id, tp, offset: self.position(), metadata: None }
+    }
+
+    fn is_uncommitted(&self) -> bool {
+        self.placed && !self.gone && self.committed != Some(self.position())
+    }
+}

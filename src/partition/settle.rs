@@ -1,0 +1,350 @@
+//! A partition's side of the write-behind: steps under the baton, flushes, and the end.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::core::PartitionCore;
+use crate::partition::drain::{Drain, Progress, SinkContext};
+use crate::partition::settings::{Settings, SyncPolicy};
+use crate::partition::watermarks::OnReached;
+use crate::partition::write_behind::{Duty, Stand, closed};
+
+/// What a flush writes at a time under the baton: appends hear of the room that was made after each piece.
+const FLUSH_QUANTUM: usize = 1 << 20;
+/// How long a block lingers at most where records are counted until the next flush.
+const COUNT_LINGER: Duration = Duration::from_millis(5);
+
+impl PartitionCore {
+    fn drain_locked(&self, drain: &mut Drain, quantum: usize, whole: bool) -> Result<Progress> {
+        let mut progress = Progress::default();
+        let Some(directory) = &self.engine.directory else {
+            progress.drained = true;
+            return Ok(progress);
+        };
+        if self.engine.halted() || self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let settings = self.settings();
+        let ctx = SinkContext {
+            chain: &self.chain,
+            directory,
+            codecs: &self.engine.codecs,
+            settings: &settings,
+            clock: &*self.engine.clock,
+        };
+        let before = drain.settled();
+        let step = drain.step(&ctx, &self.tail, quantum, whole, &mut progress);
+        self.bytes_out.fetch_add(progress.bytes as u64, Ordering::Relaxed);
+        if drain.settled() > before {
+            self.written.advance(drain.settled(), |call, result| self.engine.call(call, result));
+        }
+        for chunk in progress.released.drain(..) {
+            let me: Weak<dyn Duty> = self.me.clone();
+            self.engine.evictable(me, chunk.base_offset());
+        }
+        step?;
+        Ok(progress)
+    }
+
+    /// Handles an error of the write-behind: a full disk passes, anything else is for ever.
+    fn write_failed(&self, error: Error) -> Stand {
+        let error = self.here(error);
+        if error.kind() == ErrorKind::NoSpace {
+            // What was closed stays closed.
+            self.append.lock().refuse.get_or_insert_with(|| error.clone());
+            return Stand::Full(error);
+        }
+        self.fail(&error);
+        Stand::Failed
+    }
+
+    /// Stops this partition for good and tells everyone who waits.
+    pub(crate) fn fail(&self, error: &Error) {
+        {
+            let mut state = self.append.lock();
+            state.refuse = Some(error.clone());
+            state.waiters.drain(..).for_each(|w| w.ring());
+        }
+        self.written.fail(error, |call, result| self.engine.call(call, result));
+        self.durable.fail(error, |call, result| self.engine.call(call, result));
+    }
+
+    /// After a write went through: whatever the full disk kept out may come in again.
+    fn write_went_through(&self) {
+        let mut state = self.append.lock();
+        if state.refuse.as_ref().is_some_and(|e| e.kind() == ErrorKind::NoSpace) {
+            state.refuse = None;
+            drop(state);
+            self.engine.trouble_over();
+        }
+    }
+
+    /// Makes everything below `target` durable, by a flush of its own where none that runs covers it.
+    pub(crate) fn flush_to(&self, target: u64) -> Result<()> {
+        if self.durable_offset() >= target {
+            return Ok(());
+        }
+        let _turn = self.flushing.lock();
+        if self.durable_offset() >= target {
+            return Ok(());
+        }
+        if let Some(error) = self.durable.failure() {
+            return Err(error);
+        }
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        *self.flush_scheduled.lock() = false;
+        let (written, segments) = {
+            let mut drain = self.drain.lock();
+            loop {
+                match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
+                    Ok(progress) if progress.drained || drain.settled() >= target => break,
+                    Ok(_) => {}
+                    Err(e) => {
+                        drop(drain);
+                        return Err(match self.write_failed(e.clone()) {
+                            Stand::Full(error) => {
+                                self.wake_engine();
+                                error
+                            }
+                            _ => self.here(e),
+                        });
+                    }
+                }
+            }
+            (drain.settled(), drain.sink().unflushed().to_vec())
+        };
+        self.write_went_through();
+        for segment in &segments {
+            if let Err(e) = segment.flush() {
+                let error = self.here(e);
+                self.fail(&error);
+                return Err(error);
+            }
+        }
+        self.drain.lock().sink().forget_flushed();
+        self.durable.advance(written, |call, result| self.engine.call(call, result));
+        Ok(())
+    }
+
+    /// For tests: writes everything, and flushes nothing.
+    #[cfg(test)]
+    pub(crate) fn write_all(&self) -> Result<()> {
+        self.drain_locked(&mut self.drain.lock(), usize::MAX, true).map(drop)
+    }
+
+    /// For tests: where the last segment ends.
+    #[cfg(test)]
+    pub(crate) fn segment_end(&self) -> u64 {
+        self.chain.segments().last().map_or(0, |s| s.written())
+    }
+
+    /// Has the engine try again what could not be written.
+    fn wake_engine(&self) {
+        let mut state = self.append.lock();
+        if !state.queued {
+            state.queued = true;
+            drop(state);
+            if let Some(me) = self.me.upgrade() {
+                self.engine.enqueue(me);
+            }
+        }
+    }
+
+    /// Waits until everything below `target` is in segment files.
+    pub(crate) fn wait_written(&self, target: u64, deadline: Deadline) -> Result<()> {
+        if self.written_offset() >= target {
+            return Ok(());
+        }
+        self.written.wait(target, deadline).map_err(|e| self.here(e))
+    }
+
+    /// Waits until everything below `target` is durable, flushing where nobody else does.
+    pub(crate) fn wait_durable(&self, target: u64, deadline: Deadline) -> Result<()> {
+        if self.durable_offset() >= target {
+            return Ok(());
+        }
+        if deadline.remaining().is_none() {
+            return self.flush_to(target);
+        }
+        let me: Weak<dyn Duty> = self.me.clone();
+        self.engine.flush_later(me, Duration::ZERO);
+        self.durable.wait(target, deadline).map_err(|e| self.here(e))
+    }
+
+    /// Calls `then` once everything below `target` is durable.
+    pub(crate) fn when_durable(&self, target: u64, then: OnReached) {
+        if self.durable_offset() >= target {
+            return self.engine.call(then, Ok(()));
+        }
+        self.durable.when(target, then, |call, result| self.engine.call(call, result));
+        let me: Weak<dyn Duty> = self.me.clone();
+        self.engine.flush_later(me, Duration::ZERO);
+    }
+
+    /// For the end of a log: writes all, flushes, and seals the last segment.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.flush_to(self.end_offset())?;
+        if !self.engine.is_durable() {
+            return Ok(());
+        }
+        let mut drain = self.drain.lock();
+        // Whoever waited for this may have given up, and then the files may be somebody else's already.
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        drain.sink().seal().map_err(|e| self.here(e))?;
+        drop(drain);
+        let segments = self.chain.segments();
+        match segments.last() {
+            Some(last) => last.flush().map(drop).map_err(|e| self.here(e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses all further appends.
+    pub(crate) fn close(&self, error: &Error) {
+        let mut state = self.append.lock();
+        state.refuse = Some(error.clone());
+        state.waiters.drain(..).for_each(|w| w.ring());
+    }
+
+    /// Ends this partition: nothing is appended, written or flushed any more once this returns true. False
+    /// where a write or flush did not let go before the deadline.
+    pub(crate) fn end(&self, error: &Error, deadline: Deadline) -> bool {
+        self.close(error);
+        self.ended.store(true, Ordering::Release);
+        let left = || deadline.remaining().unwrap_or(Duration::from_secs(60));
+        let quiet = self.flushing.try_lock_for(left()).is_some() && self.drain.try_lock_for(left()).is_some();
+        self.written.fail(error, |call, result| self.engine.call(call, result));
+        self.durable.fail(error, |call, result| self.engine.call(call, result));
+        quiet
+    }
+
+    /// Lets go of all memory of a partition that was ended and will not be read: its topic was deleted.
+    pub(crate) fn discard(&self) {
+        self.append.lock().writer = None;
+        self.drain.lock().discard();
+        while let Some(first) = self.tail.first_offset() {
+            if self.tail.evict(first).is_none() {
+                break;
+            }
+        }
+    }
+
+    /// What refuses appends now.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.append.lock().refuse.clone()
+    }
+}
+
+impl Duty for PartitionCore {
+    fn drain(&self, quantum: usize, whole: bool) -> Stand {
+        let settings = self.settings();
+        self.schedule_flush(settings.sync_policy);
+        let whole = whole || settings.block_linger.is_zero();
+        let result = {
+            let mut drain = self.drain.lock();
+            self.drain_locked(&mut drain, quantum, whole)
+        };
+        match result {
+            Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
+            Err(e) => self.write_failed(e),
+            Ok(progress) => {
+                self.write_went_through();
+                if !progress.caught_up {
+                    return Stand::More;
+                }
+                if !progress.drained {
+                    return Stand::Linger(linger(&settings));
+                }
+                // Under the append lock, so that an append either is seen here or enqueues anew.
+                let mut state = self.append.lock();
+                // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
+                let Some(drain) = self.drain.try_lock() else { return Stand::More };
+                if drain.settled() < state.next_offset {
+                    return Stand::More;
+                }
+                state.queued = false;
+                drop(drain);
+                drop(state);
+                // What came in during the step has not been seen above.
+                self.schedule_flush(settings.sync_policy);
+                Stand::Idle
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        // Before the end is looked at, and also where somebody else has flushed so far: what is appended from now on
+        // needs a flush of its own.
+        *self.flush_scheduled.lock() = false;
+        self.flush_to(self.end_offset())
+    }
+
+    fn evict(&self, base_offset: u64) {
+        // Frames are written in order, so what is older is written as well. The engine may hear of two chunks in
+        // another order than that of their offsets: of one that was given up while idle, and of its successor.
+        while let Some(first) = self.tail.first_offset().filter(|first| *first <= base_offset) {
+            if self.tail.evict(first).is_none() {
+                break;
+            }
+        }
+    }
+
+    fn retire(&self) {
+        let me: Weak<dyn Duty> = self.me.clone();
+        let Some(mut state) = self.append.try_lock() else { return self.engine.holds(me) };
+        if self.written.get() < state.next_offset {
+            return self.engine.holds(me);
+        }
+        state.held = false;
+        if let Some(writer) = state.writer.take() {
+            state.slot = 0;
+            let base_offset = writer.seal().base_offset();
+            drop(state);
+            self.drain.lock().let_go(base_offset);
+            self.engine.evictable(me, base_offset);
+        }
+    }
+
+    fn poison(&self, error: &Error) {
+        self.fail(&self.here(error.clone()));
+    }
+}
+
+impl PartitionCore {
+    fn schedule_flush(&self, policy: SyncPolicy) {
+        let wait = match policy {
+            SyncPolicy::Never => return,
+            // A record may have waited for a step as long as its block lingers.
+            SyncPolicy::Every(interval) => interval / 2,
+            SyncPolicy::EveryRecords(n) => {
+                if self.end_offset() - self.durable_offset() < n {
+                    return;
+                }
+                Duration::ZERO
+            }
+        };
+        let mut scheduled = self.flush_scheduled.lock();
+        if !*scheduled && self.end_offset() > self.durable_offset() {
+            *scheduled = true;
+            let me: Weak<dyn Duty> = self.me.clone();
+            self.engine.flush_later(me, wait);
+        }
+    }
+}
+
+/// How long a block may wait for more. Appends meanwhile do not wake the engine, and it is the engine that sees to
+/// flushes, so that it must come by often enough for these.
+fn linger(settings: &Settings) -> Duration {
+    match settings.sync_policy {
+        SyncPolicy::Never => settings.block_linger,
+        SyncPolicy::Every(interval) => settings.block_linger.min(interval / 2),
+        SyncPolicy::EveryRecords(_) => settings.block_linger.min(COUNT_LINGER),
+    }
+}

@@ -1,0 +1,178 @@
+//! Tests of chunks: what readers see, what is taken back, where memory goes.
+
+use crate::frame::FrameView;
+use crate::record::Record;
+use crate::storage::chunk::*;
+use parking_lot::Mutex;
+
+/// A home that keeps what comes back.
+#[derive(Default)]
+struct Drawer {
+    evicted: Mutex<usize>,
+    back: Mutex<Vec<(Memory, bool)>>,
+}
+
+impl Home for Drawer {
+    fn evicted(&self, bytes: usize, _: bool) {
+        *self.evicted.lock() += bytes;
+    }
+
+    fn give_back(&self, memory: Memory, _: bool, evicted: bool) {
+        self.back.lock().push((memory, evicted));
+    }
+}
+
+const SLOT: SlotHeader =
+    SlotHeader { len: 0, topic_id: 7, partition: 3, epoch: 2, base_offset: 10, incarnation: 5, salt: 99 };
+
+fn writer(len: usize) -> (ChunkWriter, Arc<Drawer>) {
+    let home = Arc::new(Drawer::default());
+    (ChunkWriter::begin(Memory::heap(len).unwrap(), SLOT, false, home.clone()), home)
+}
+
+fn stage(writer: &mut ChunkWriter, offset: u64, value: &[u8]) -> bool {
+    writer.append(&Record::new(value), offset)
+}
+
+#[test]
+fn readers_see_what_was_published_and_no_more() {
+    let (mut writer, _) = writer(1024);
+    let chunk = Arc::clone(writer.chunk());
+    assert_eq!((chunk.committed(), chunk.capacity(), chunk.base_offset()), (HEADER, 1024, 10));
+    assert!(stage(&mut writer, 10, b"one") && stage(&mut writer, 11, b"two"));
+    assert_eq!(chunk.committed(), HEADER);
+    assert!(chunk.bytes(HEADER, HEADER + 8).is_none());
+    writer.publish();
+    let end = chunk.committed();
+    let bytes = chunk.bytes(HEADER, end).unwrap();
+    let one = FrameView::parse(bytes).unwrap();
+    one.verify(mix(99, HEADER)).unwrap();
+    let two = FrameView::parse(&bytes[one.len()..]).unwrap();
+    two.verify(mix(99, HEADER + one.len())).unwrap();
+    assert_eq!((one.value(), two.value()), (Some(&b"one"[..]), Some(&b"two"[..])));
+    assert!(chunk.bytes(0, end).is_none() && chunk.bytes(end, HEADER).is_none());
+    assert!(chunk.bytes(HEADER, end + 8).is_none() && chunk.bytes(end, end).is_some());
+    assert!(!chunk.sealed());
+    assert!(Arc::ptr_eq(&writer.seal(), &chunk));
+    assert!(chunk.sealed());
+}
+
+#[test]
+fn an_abandoned_batch_leaves_a_zero() {
+    let (mut writer, home) = writer(1024);
+    stage(&mut writer, 10, b"kept");
+    writer.publish();
+    let end = writer.chunk().committed();
+    stage(&mut writer, 11, b"not kept");
+    stage(&mut writer, 12, b"nor this");
+    writer.abandon();
+    assert_eq!(writer.chunk().committed(), end);
+    assert_eq!(writer.room(), 1024 - end);
+    drop(writer);
+    let (mut memory, evicted) = home.back.lock().pop().unwrap();
+    assert!(!evicted);
+    assert_eq!(memory.bytes()[end..end + 8], [0; 8]);
+    assert_eq!(SlotHeader::parse(memory.bytes(), 0, 0), Some(SlotHeader { len: 1024, ..SLOT }));
+}
+
+#[test]
+fn fills_up_to_the_last_byte() {
+    let (mut writer, home) = writer(HEADER + 80);
+    assert!(stage(&mut writer, 10, b"12345678")); // 40 bytes
+    assert!(stage(&mut writer, 11, b"12345678"));
+    assert_eq!(writer.room(), 0);
+    assert!(!stage(&mut writer, 12, b""));
+    assert!(writer.reserve(4).is_none());
+    writer.publish();
+    assert_eq!(writer.chunk().committed(), HEADER + 80);
+    writer.abandon();
+    drop(writer);
+    assert_eq!(home.back.lock().len(), 1);
+}
+
+#[test]
+fn the_next_life_begins_empty_and_ends_in_zeros() {
+    let (mut old, home) = writer(1024);
+    while stage(&mut old, 10, b"an earlier life") {}
+    old.publish();
+    drop(old);
+    let (mut memory, _) = home.back.lock().pop().unwrap();
+    assert_eq!(memory.previous_salt(), 99);
+    let mut new = ChunkWriter::begin(memory, SlotHeader { salt: 100, ..SLOT }, false, home.clone());
+    stage(&mut new, 10, b"short");
+    new.publish();
+    let end = new.chunk().committed();
+    drop(new);
+    let (mut memory, _) = home.back.lock().pop().unwrap();
+    assert_eq!(memory.bytes()[end..end + 8], [0; 8]);
+    assert_ne!(memory.bytes()[end + 8..end + 16], [0; 8], "the earlier life lies behind");
+}
+
+#[test]
+fn the_last_holder_gives_back() {
+    let (writer, home) = writer(1024);
+    let reader = Arc::clone(writer.chunk());
+    drop(writer);
+    reader.mark_evicted();
+    reader.mark_evicted();
+    assert_eq!((*home.evicted.lock(), home.back.lock().len()), (1024, 0));
+    drop(reader);
+    assert!(home.back.lock().pop().unwrap().1);
+}
+
+#[test]
+#[should_panic(expected = "not reserved")]
+fn staging_beyond_the_end_is_refused() {
+    let (mut writer, _) = writer(256);
+    writer.stage(136, 0);
+}
+
+#[test]
+fn no_memory_for_less_than_a_frame() {
+    for len in [0, 8, HEADER, HEADER + 1, MAX_LEN + 8, usize::MAX & !7] {
+        assert!(Memory::heap(len).is_none(), "{len}");
+    }
+}
+
+#[test]
+fn a_slot_header_proves_itself_and_its_place() {
+    let header = SlotHeader { len: 65536, ..SLOT };
+    let good = header.encode(1, 4096);
+    assert_eq!(SlotHeader::parse(&good, 1, 4096), Some(header));
+    assert_eq!(SlotHeader::parse(&good, 2, 4096), None);
+    assert_eq!(SlotHeader::parse(&good, 1, 4096 + GRANULE), None);
+    for bit in 0..RECOVERY_HEADER * 8 {
+        let mut bad = good;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(SlotHeader::parse(&bad, 1, 4096), None, "bit {bit}");
+    }
+    for cut in 0..RECOVERY_HEADER {
+        assert_eq!(SlotHeader::parse(&good[..cut], 1, 4096), None);
+    }
+    for len in [0, 128, 129, MAX_LEN as u32 + 8, u32::MAX] {
+        assert_eq!(SlotHeader::parse(&SlotHeader { len, ..SLOT }.encode(1, 0), 1, 0), None);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_mapping_hands_out_each_granule_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    let mapping = Mapping::create(&path, b"head", 17, 0, true).unwrap();
+    assert!(Mapping::create(&path, b"head", 1, 0, false).is_err(), "exists");
+    assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, Mapping::HEAD + 17 * GRANULE);
+    let small = mapping.take(1).unwrap();
+    let big = mapping.take(8).unwrap();
+    assert_eq!((small.place().1, big.place().1), (Mapping::HEAD, Mapping::position(8)));
+    assert!(mapping.take(8).is_none(), "the rest is not aligned");
+    assert!(mapping.take(0).is_none() && mapping.take(18).is_none());
+    let rest: Vec<_> = std::iter::from_fn(|| mapping.take(1)).collect();
+    assert_eq!(rest.len(), 8);
+    drop(small);
+    assert!(!mapping.is_idle());
+    assert_eq!(mapping.take(1).unwrap().place().1, Mapping::HEAD);
+    drop((rest, big));
+    assert!(mapping.is_idle());
+    assert_eq!(mapping.capacity(), 17 * GRANULE);
+}

@@ -1,0 +1,246 @@
+//! The staging files that chunks of a durable log are slots of: what they are called, what their first bytes
+//! say, and how they come and go.
+//!
+//! All files of one open are named `staging-<file id, 16 hex digits>-<number>`. Bytes of a file, little-endian:
+//!
+//! ```text
+//!    0  magic         u32   "TLA1"
+//!    4  checksum      u32   CRC-32 of bytes 8..64
+//!    8  version       u32   1
+//!   12  granule       u32   65536
+//!   16  file id       u64
+//!   24  incarnation   u64
+//!   32  key           u64   random; the checksums of slot headers begin with it
+//!   40  granules      u32   how many follow
+//!   44  number        u32
+//!   48  reserved            16 bytes, 0
+//!   64  reserved            up to 4096, 0, for readers in other processes
+//! 4096  granules; a slot is one or more of them and begins with the header drawn in `chunk.rs`
+//! ```
+
+use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::Arc;
+
+#[cfg(unix)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::storage::chunk::GRANULE;
+#[cfg(unix)]
+use crate::storage::chunk::Mapping;
+
+/// Bytes of a file's header that mean something.
+pub(crate) const FILE_HEADER: usize = 64;
+/// "TLA1".
+const MAGIC: u32 = u32::from_le_bytes(*b"TLA1");
+const VERSION: u32 = 1;
+
+/// Where the staging files of one open go.
+#[cfg(unix)]
+pub(crate) struct Staging {
+    pub(crate) folder: PathBuf,
+    pub(crate) file_id: u64,
+}
+
+/// A staging file that is mapped.
+#[cfg(unix)]
+pub(crate) struct StagingFile {
+    pub(crate) path: PathBuf,
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) kind: Kind,
+}
+
+/// What a staging file came for.
+#[cfg(unix)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Number 0: lives as long as the pool.
+    Budget,
+    /// Came because readers pin memory.
+    Further,
+    /// Made for one large append.
+    Own,
+}
+
+/// What the first bytes of a staging file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) file_id: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) key: u64,
+    pub(crate) granules: u32,
+    pub(crate) number: u32,
+}
+
+impl FileHeader {
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
+        let mut out = [0; FILE_HEADER];
+        #[allow(clippy::cast_possible_truncation)] // 65536
+        let granule = GRANULE as u32;
+        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..16].copy_from_slice(&granule.to_le_bytes());
+        out[16..24].copy_from_slice(&self.file_id.to_le_bytes());
+        out[24..32].copy_from_slice(&self.incarnation.to_le_bytes());
+        out[32..40].copy_from_slice(&self.key.to_le_bytes());
+        out[40..44].copy_from_slice(&self.granules.to_le_bytes());
+        out[44..48].copy_from_slice(&self.number.to_le_bytes());
+        let crc = crc32fast::hash(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<FileHeader, &'static str> {
+        let u32_at = |at: usize| bytes.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok();
+        let u64_at = |at: usize| bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok();
+        let checksum = bytes.get(8..FILE_HEADER).map(crc32fast::hash);
+        if u32_at(0) != Some(MAGIC) || checksum.is_none() || u32_at(4) != checksum {
+            return Err("not a staging file, or its header is damaged");
+        }
+        if u32_at(8) != Some(VERSION) || u32_at(12) != u32::try_from(GRANULE).ok() {
+            return Err("a staging file of another version");
+        }
+        let header = || {
+            Some(FileHeader {
+                file_id: u64_at(16)?,
+                incarnation: u64_at(24)?,
+                key: u64_at(32)?,
+                granules: u32_at(40)?,
+                number: u32_at(44)?,
+            })
+        };
+        header().ok_or("a staging file that is cut short")
+    }
+}
+
+/// What file `number` of an open is called.
+pub(crate) fn file_name(file_id: u64, number: u32) -> String {
+    format!("staging-{file_id:016x}-{number:03}")
+}
+
+#[cfg(unix)]
+impl Staging {
+    /// Creates file `number`, which must not be there, with room for `size` bytes of slots, and maps it.
+    pub(crate) fn create(
+        &self,
+        number: u32,
+        incarnation: u64,
+        key: u64,
+        size: usize,
+        kind: Kind,
+    ) -> Result<StagingFile> {
+        let path = self.folder.join(file_name(self.file_id, number));
+        let granules = size / GRANULE;
+        let header = FileHeader {
+            file_id: self.file_id,
+            incarnation,
+            key,
+            granules: u32::try_from(granules).unwrap_or(u32::MAX), // the budget was checked
+            number,
+        };
+        // Only the first is flushed: what is in the others was never promised to survive a power cut.
+        let flush = kind == Kind::Budget;
+        let mapping = Mapping::create(&path, &header.encode(), granules, header.key, flush)?;
+        Ok(StagingFile { path, mapping, kind })
+    }
+}
+
+/// Unlinks and unmaps, with no lock held.
+#[cfg(unix)]
+pub(crate) fn unlink(files: Vec<StagingFile>) {
+    for file in files {
+        // One that stays goes with `remove`; until then recovery finds nothing new in it.
+        let _ = std::fs::remove_file(&file.path);
+    }
+}
+
+/// What durable logs are where there are no staging files.
+#[cfg(not(unix))]
+pub(crate) fn unsupported(folder: &Path) -> Error {
+    Error::new(ErrorKind::Unsupported, "staging files need a Unix").at_path(folder)
+}
+
+/// The header of a file. Outer errors are of the disk, inner ones of the bytes.
+#[cfg(unix)]
+pub(crate) fn read_header(path: &Path, file_id: u64, number: u32) -> Result<Result<FileHeader>> {
+    let mut bytes = [0; FILE_HEADER];
+    let n = read_at(&open(path)?, path, &mut bytes, 0)?;
+    let header = match FileHeader::parse(&bytes[..n]) {
+        Ok(header) => header,
+        Err(what) => return Ok(Err(Error::new(ErrorKind::CorruptRecord, what).at_path(path))),
+    };
+    if (header.file_id, header.number) != (file_id, number) {
+        let message = "the staging file is not what its name says";
+        return Ok(Err(Error::new(ErrorKind::ForeignFile, message).at_path(path)));
+    }
+    Ok(Ok(header))
+}
+
+/// Unlinks all staging files `file_id`. A missing one is no error.
+pub(crate) fn remove(folder: &Path, file_id: u64) -> Result<()> {
+    // The first goes last: while it is there, the others can be found to belong to something.
+    for (_, path) in staging_files(folder, file_id)?.into_iter().rev() {
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("remove the staging file", &path, e)),
+        }
+    }
+    Ok(())
+}
+
+/// Numbers and paths, by number. A missing folder has none.
+pub(crate) fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, PathBuf)>> {
+    let failed = |e| Error::io("list the staging files", folder, e);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let prefix = format!("staging-{file_id:016x}-");
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
+        // Only the name that this number would be given, not another spelling of it.
+        if let Some(number) = number.filter(|&n| name.to_str() == Some(&file_name(file_id, n))) {
+            files.push((number, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Opens a regular file, nothing else, for reading.
+#[cfg(unix)]
+pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    // Without NONBLOCK opening a pipe would wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: std::fs::File = openat(CWD, path, flags, Mode::empty())
+        .map_err(|e| Error::io("open the staging file", path, e.into()))?
+        .into();
+    let metadata = file.metadata().map_err(|e| Error::io("inspect the staging file", path, e))?;
+    if metadata.is_file() {
+        Ok(file)
+    } else {
+        Err(Error::new(ErrorKind::ForeignFile, "the staging file is no regular file").at_path(path))
+    }
+}
+
+/// Reads as many bytes as there are.
+#[cfg(unix)]
+pub(crate) fn read_at(file: &std::fs::File, path: &Path, out: &mut [u8], position: u64) -> Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut n = 0;
+    while n < out.len() {
+        match file.read_at(&mut out[n..], position + n as u64) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read the staging file", path, e).at_position(position)),
+        }
+    }
+    Ok(n)
+}
