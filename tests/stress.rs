@@ -1,5 +1,6 @@
 //! Many at once: threads that append, flush and read, and more partitions than there is memory for.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ fn threads_append_flush_and_read_at_once() {
                         let mut n = 0;
                         while Instant::now() < end {
                             let values: Vec<_> = (n..n + 1 + n % 5).map(|n| value(writer, n)).collect();
-                            let records: Vec<_> = values.iter().map(|v| Record::new(v)).collect();
+                            let records: Vec<_> = values.iter().map(Record::new).collect();
                             n += records.len() as u64;
                             let delivery = partition.append_batch(&records).unwrap();
                             if n.is_multiple_of(1_000) {
