@@ -224,14 +224,18 @@ fn a_codec_that_nobody_registered() {
     assert_eq!(reader.try_next().unwrap().unwrap().value(), Some(&b"b"[..]));
 }
 
+/// Does harm to a file of this length.
+type Spoil = Box<dyn Fn(&Path, usize)>;
+
 /// What is known to be lost is told when the log opens or when it is read, and what is beside it is there.
 #[test]
 fn segments_that_were_cut_or_overwritten() {
-    let mut cases: Vec<(&str, Box<dyn Fn(&Path, usize)>)> = Vec::new();
-    cases.push(("empty", Box::new(|path, _| fs::write(path, b"").unwrap())));
-    cases.push(("garbage", Box::new(|path, len| fs::write(path, garbage(len)).unwrap())));
-    cases.push(("zeros", Box::new(|path, len| fs::write(path, vec![0; len]).unwrap())));
-    cases.push(("text", Box::new(|path, _| fs::write(path, "not a segment, but somebody's notes").unwrap())));
+    let mut cases: Vec<(&str, Spoil)> = vec![
+        ("empty", Box::new(|path, _| fs::write(path, b"").unwrap())),
+        ("garbage", Box::new(|path, len| fs::write(path, garbage(len)).unwrap())),
+        ("zeros", Box::new(|path, len| fs::write(path, vec![0; len]).unwrap())),
+        ("text", Box::new(|path, _| fs::write(path, "not a segment, but somebody's notes").unwrap())),
+    ];
     for part in (1..20).step_by(3) {
         cases.push(("cut", Box::new(move |path, len| cut(path, len * part / 20))));
         cases.push(("flipped", Box::new(move |path, len| flip(path, len * part / 20))));
