@@ -251,7 +251,8 @@ fn chunks_that_are_reported_out_of_order_are_all_evicted() {
     partition.wait_written(4, SOON).unwrap();
     let before = log.engine.pool.used_bytes();
     crate::partition::write_behind::Duty::evict(&*core, 2);
-    assert!(log.engine.pool.used_bytes() <= before - (64 << 10));
+    // The engine may still hold the chunk for the moment that its step takes to end.
+    until("the older chunk is given back", || log.engine.pool.used_bytes() <= before - (64 << 10));
     assert_eq!(values(&partition).len(), 4);
 }
 
