@@ -94,6 +94,35 @@ fn a_segment_that_never_got_its_first_block_is_gone_on_with() {
     assert_eq!(t(&log).segments(), [0]);
 }
 
+/// An open after a clean close cut the footers off the last segments, and was killed before it said in the root
+/// file that the log was open again. The next open took the log for closed, missed the footers and reported
+/// a loss where there was none.
+#[test]
+fn an_open_that_dies_before_its_root_file_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = FaultPlan::new();
+    let log = open_with(dir.path(), &plan).unwrap();
+    t(&log).append(Record::new("a")).unwrap();
+    log.close(SOON).unwrap();
+    drop(log);
+    plan.inject(Fault::nth(1).of(Op::Rename).forever());
+    assert!(open_with(dir.path(), &plan).is_err());
+    plan.clear();
+    let log = open_with(dir.path(), &plan).unwrap();
+    assert!(log.report.clean && log.report.items.is_empty(), "{:?}", log.report);
+    assert_eq!(values(&t(&log)), [b"a"]);
+    // Nor does an open that appends nothing, and one that does goes on where the footer stood.
+    log.close(SOON).unwrap();
+    drop(log);
+    let log = open_with(dir.path(), &plan).unwrap();
+    t(&log).append(Record::new("b")).unwrap();
+    log.close(SOON).unwrap();
+    drop(log);
+    let log = open_with(dir.path(), &plan).unwrap();
+    assert!(log.report.clean && log.report.items.is_empty(), "{:?}", log.report);
+    assert_eq!(values(&t(&log)), [b"a", b"b"]);
+}
+
 /// Appends one record, to be kept at `Disk`.
 fn to_disk(topic: &Topic, value: &str) -> Delivery {
     let core = topic.core.with_partition(0, Arc::clone).unwrap();

@@ -30,6 +30,9 @@ pub(crate) struct SegmentWriter {
     extent: u64,
     /// Reserving stops here, for a segment of its size will hardly need more.
     enough: u64,
+    /// A footer of an earlier open stands at `position`: it stays until something is appended, so that an open
+    /// that appends nothing changes nothing.
+    footer_stands: bool,
     sealed: bool,
 }
 
@@ -54,8 +57,9 @@ impl SegmentWriter {
         Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
     }
 
-    /// Opens a scanned segment again, to append at the scan's end. What lies behind it (a footer, torn bytes,
-    /// reserved space) is cut off; keeping what is worth keeping was the caller's.
+    /// Opens a scanned segment again, to append at the scan's end. What lies behind it (torn bytes, reserved
+    /// space) is cut off; keeping what is worth keeping was the caller's. Only a footer stays until the first
+    /// block comes: an open dies, or ends, without having appended anything, and the footer is still true.
     pub(crate) fn continue_at(
         directory: &Arc<Directory>,
         folder: &Path,
@@ -67,12 +71,23 @@ impl SegmentWriter {
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, end, index);
         segment.was_flushed(scan);
-        // The index must be there before the footer that may hold it goes.
-        segment.epochs()?;
-        if segment.file.len()? != end.position {
-            segment.file.set_len(end.position)?;
+        let mut writer = Self::at_end_of(Arc::new(segment), segment_bytes);
+        writer.footer_stands = scan.sealed;
+        if !scan.sealed {
+            writer.cut()?;
         }
-        Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
+        Ok(writer)
+    }
+
+    /// Cuts off what lies behind the last block.
+    fn cut(&mut self) -> Result<()> {
+        // The index must be there before the footer that may hold it goes.
+        self.segment.epochs()?;
+        if self.segment.file.len()? != self.position {
+            self.segment.file.set_len(self.position)?;
+        }
+        self.footer_stands = false;
+        Ok(())
     }
 
     fn at_end_of(segment: Arc<Segment>, segment_bytes: u64) -> Self {
@@ -80,7 +95,15 @@ impl SegmentWriter {
         // Headers of blocks come on top of the frames that `segment_bytes` counts.
         let enough = (HEADER as u64 + PAGE).saturating_add(segment_bytes).saturating_add(segment_bytes / 64);
         let enough = enough.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-        SegmentWriter { segment, position, allocated: position, extent: FIRST_EXTENT, enough, sealed: false }
+        SegmentWriter {
+            segment,
+            position,
+            allocated: position,
+            extent: FIRST_EXTENT,
+            enough,
+            footer_stands: false,
+            sealed: false,
+        }
     }
 
     /// What every block of this segment must carry.
@@ -111,6 +134,9 @@ impl SegmentWriter {
         if !fits {
             let message = format!("block was made for another place than {} in this segment", self.position);
             return Err(self.illegal(&message).at_offset(h.base_offset));
+        }
+        if self.footer_stands {
+            self.cut()?;
         }
         self.reserve(h.end_position())?;
         self.segment.file.write_all_at(&block.bytes, self.position)?;
@@ -165,7 +191,8 @@ impl SegmentWriter {
     ///
     /// After [`ErrorKind::NoSpace`] it may be called again.
     pub(crate) fn seal(&mut self) -> Result<()> {
-        if self.sealed {
+        if self.sealed || self.footer_stands {
+            self.sealed = true;
             return Ok(());
         }
         let footer = self.segment.footer()?;
