@@ -292,3 +292,27 @@ fn deleted_topics_give_their_memory_back() {
     }
     assert!(log.engine.pool.used_bytes() <= 128 << 10, "{}", log.engine.pool.used_bytes());
 }
+
+/// Opening a log that had been closed cut the footers off its last segments, before the root file said that the log
+/// was open. Killed in between, it was still a log that had been closed, but one whose ends were missing.
+#[test]
+fn an_open_that_dies_half_way_leaves_a_closed_log_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    t(&log).append(Record::new("a")).unwrap();
+    log.close(SOON).unwrap();
+    drop(log);
+    let plan = FaultPlan::new();
+    // The first file that an open writes is the root's.
+    plan.inject(Fault::nth(1).of(Op::Create).forever());
+    assert_eq!(open_with(dir.path(), &plan).map(drop).unwrap_err().kind(), ErrorKind::Storage);
+    let log = open(dir.path());
+    assert!(log.report.clean && !log.report.has_losses(), "{:?}", log.report);
+    t(&log).append(Record::new("b")).unwrap();
+    log.close(SOON).unwrap();
+    drop(log);
+    let log = open(dir.path());
+    assert!(!log.report.has_losses(), "{:?}", log.report);
+    assert_eq!(values(&t(&log)), [b"a", b"b"]);
+    assert_eq!(t(&log).segments(), [0]);
+}

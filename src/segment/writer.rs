@@ -31,6 +31,8 @@ pub(crate) struct SegmentWriter {
     /// Reserving stops here, for a segment of its size will hardly need more.
     enough: u64,
     sealed: bool,
+    /// The footer stands there since before this writer; the first block takes its place.
+    reopens: bool,
 }
 
 impl SegmentWriter {
@@ -54,8 +56,9 @@ impl SegmentWriter {
         Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
     }
 
-    /// Opens a scanned segment again, to append at the scan's end. What lies behind it (a footer, torn bytes,
-    /// reserved space) is cut off; keeping what is worth keeping was the caller's.
+    /// Opens a scanned segment again, to append at the scan's end. What lies behind it (torn bytes, reserved space)
+    /// is cut off; keeping what is worth keeping was the caller's. A footer stays until the first block comes: an open
+    /// that dies half-way leaves a segment that was closed as it was.
     pub(crate) fn continue_at(
         directory: &Arc<Directory>,
         folder: &Path,
@@ -69,10 +72,11 @@ impl SegmentWriter {
         segment.was_flushed(scan);
         // The index must be there before the footer that may hold it goes.
         segment.epochs()?;
-        if segment.file.len()? != end.position {
+        if !scan.sealed && segment.file.len()? != end.position {
             segment.file.set_len(end.position)?;
         }
-        Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
+        let writer = Self::at_end_of(Arc::new(segment), segment_bytes);
+        Ok(SegmentWriter { sealed: scan.sealed, reopens: scan.sealed, ..writer })
     }
 
     fn at_end_of(segment: Arc<Segment>, segment_bytes: u64) -> Self {
@@ -80,7 +84,15 @@ impl SegmentWriter {
         // Headers of blocks come on top of the frames that `segment_bytes` counts.
         let enough = (HEADER as u64 + PAGE).saturating_add(segment_bytes).saturating_add(segment_bytes / 64);
         let enough = enough.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-        SegmentWriter { segment, position, allocated: position, extent: FIRST_EXTENT, enough, sealed: false }
+        SegmentWriter {
+            segment,
+            position,
+            allocated: position,
+            extent: FIRST_EXTENT,
+            enough,
+            sealed: false,
+            reopens: false,
+        }
     }
 
     /// What every block of this segment must carry.
@@ -103,6 +115,10 @@ impl SegmentWriter {
     /// On an error nothing is published; after [`ErrorKind::NoSpace`] the same call may be made again.
     pub(crate) fn append(&mut self, block: &EncodedBlock) -> Result<()> {
         let h = &block.header;
+        if self.reopens {
+            self.segment.file.set_len(self.position)?;
+            (self.sealed, self.reopens) = (false, false);
+        }
         let fits = !self.sealed
             && h.salt == self.salt()
             && h.position == self.position
