@@ -38,6 +38,7 @@
 //! Salt and position make a stale, swapped or foreign block invalid where it stands. The header checksum is
 //! verified before any field is believed, the payload's before a byte of it is decompressed.
 
+use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::codec::{Codecs, Compression};
 use crate::error::{Error, ErrorKind};
@@ -134,16 +135,6 @@ pub(crate) fn begins_with_magic(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC.to_le_bytes())
 }
 
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    out[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-fn get<const N: usize>(bytes: &[u8; HEADER], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
-}
-
 impl BlockHeader {
     /// How far it is from this block to the next.
     pub(crate) fn total_len(&self) -> u64 {
@@ -205,10 +196,10 @@ impl BlockHeader {
 
     /// Reads and verifies a header wherever it may belong.
     pub(crate) fn parse_anywhere(bytes: &[u8; HEADER]) -> Result<Self, BlockError> {
-        if u32::from_le_bytes(get(bytes, 0)) != MAGIC {
+        if u32_at(bytes, 0) != MAGIC {
             return Err(BlockError::Magic);
         }
-        if u32::from_le_bytes(get(bytes, 156)) != crc32fast::hash(&bytes[..156]) {
+        if u32_at(bytes, 156) != crc32fast::hash(&bytes[..156]) {
             return Err(BlockError::HeaderChecksum);
         }
         if bytes[4] != VERSION {
@@ -216,27 +207,27 @@ impl BlockHeader {
         }
         let header = BlockHeader {
             codec: bytes[5],
-            attributes: u16::from_le_bytes(get(bytes, 6)),
-            salt: u64::from_le_bytes(get(bytes, 8)),
-            position: u64::from_le_bytes(get(bytes, 16)),
-            topic_id: u64::from_le_bytes(get(bytes, 24)),
-            partition: u32::from_le_bytes(get(bytes, 32)),
-            epoch: u32::from_le_bytes(get(bytes, 36)),
-            base_offset: u64::from_le_bytes(get(bytes, 40)),
-            last_offset: u64::from_le_bytes(get(bytes, 48)),
-            base_timestamp: Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 56))),
-            max_timestamp: Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 64))),
-            durable_mark: u64::from_le_bytes(get(bytes, 72)),
-            producer_id: u64::from_le_bytes(get(bytes, 80)),
-            delete_horizon: i64::from_le_bytes(get(bytes, 88)),
-            stored_len: u32::from_le_bytes(get(bytes, 96)),
-            raw_len: u32::from_le_bytes(get(bytes, 100)),
-            count: u32::from_le_bytes(get(bytes, 104)),
-            max_delta: u32::from_le_bytes(get(bytes, 108)),
-            base_sequence: u32::from_le_bytes(get(bytes, 112)),
-            producer_epoch: u16::from_le_bytes(get(bytes, 116)),
-            first_open: u64::from_le_bytes(get(bytes, 120)),
-            payload_crc: u32::from_le_bytes(get(bytes, 148)),
+            attributes: u16_at(bytes, 6),
+            salt: u64_at(bytes, 8),
+            position: u64_at(bytes, 16),
+            topic_id: u64_at(bytes, 24),
+            partition: u32_at(bytes, 32),
+            epoch: u32_at(bytes, 36),
+            base_offset: u64_at(bytes, 40),
+            last_offset: u64_at(bytes, 48),
+            base_timestamp: Timestamp::from_nanos(i64_at(bytes, 56)),
+            max_timestamp: Timestamp::from_nanos(i64_at(bytes, 64)),
+            durable_mark: u64_at(bytes, 72),
+            producer_id: u64_at(bytes, 80),
+            delete_horizon: i64_at(bytes, 88),
+            stored_len: u32_at(bytes, 96),
+            raw_len: u32_at(bytes, 100),
+            count: u32_at(bytes, 104),
+            max_delta: u32_at(bytes, 108),
+            base_sequence: u32_at(bytes, 112),
+            producer_epoch: u16_at(bytes, 116),
+            first_open: u64_at(bytes, 120),
+            payload_crc: u32_at(bytes, 148),
         };
         if header.attributes & !attributes::KNOWN != 0 {
             return Err(BlockError::Attributes(header.attributes));

@@ -20,6 +20,7 @@
 //! initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
 //! ([`mix`]), so that a frame proves its place too. Bit lengths: the key's is 24, the value's 32.
 
+use crate::bytes::{u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::record::Record;
 
@@ -296,18 +297,6 @@ pub(crate) fn mix(salt: u64, position: usize) -> u32 {
 /// The first 8 bytes of a frame.
 pub(crate) const fn commit_word(len: u32, tag: u32) -> u64 {
     (len as u64) | ((tag as u64) << 32)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut b = [0; 4];
-    b.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(b)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut b = [0; 8];
-    b.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(b)
 }
 
 /// One frame, read in place.

@@ -66,6 +66,7 @@
 //! not here yet; their bytes are reserved.
 
 mod block;
+mod bytes;
 pub mod clock;
 pub mod codec;
 pub mod consumer;

@@ -35,6 +35,7 @@
 //!
 //! A file is called `{base offset, 20 digits}-{generation, 6 digits}.log`.
 
+use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 
@@ -110,16 +111,6 @@ impl From<FormatError> for Error {
     }
 }
 
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    out[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-fn get<const N: usize>(bytes: &[u8; 64], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
-}
-
 fn close(mut out: [u8; 64]) -> [u8; 64] {
     let crc = crc32fast::hash(&out[..60]);
     put(&mut out, 60, &crc.to_le_bytes());
@@ -128,14 +119,14 @@ fn close(mut out: [u8; 64]) -> [u8; 64] {
 
 /// Checks what header and trailer have in common.
 fn open(bytes: &[u8; 64], magic: u32) -> Result<(), FormatError> {
-    if u32::from_le_bytes(get(bytes, 0)) != magic {
+    if u32_at(bytes, 0) != magic {
         return Err(FormatError::Foreign);
     }
     // Every version keeps magic, version and the checksum's place, so that damage is told from novelty.
-    if u32::from_le_bytes(get(bytes, 60)) != crc32fast::hash(&bytes[..60]) {
+    if u32_at(bytes, 60) != crc32fast::hash(&bytes[..60]) {
         return Err(FormatError::Checksum);
     }
-    match (u16::from_le_bytes(get(bytes, 4)), u16::from_le_bytes(get(bytes, 6))) {
+    match (u16_at(bytes, 4), u16_at(bytes, 6)) {
         (VERSION, 0) => Ok(()),
         (VERSION, flags) => Err(FormatError::Flags(flags)),
         (version, _) => Err(FormatError::Version(version)),
@@ -159,12 +150,12 @@ impl SegmentMeta {
     pub(crate) fn decode(bytes: &[u8; HEADER]) -> Result<Self, FormatError> {
         open(bytes, SEGMENT_MAGIC)?;
         Ok(SegmentMeta {
-            salt: u64::from_le_bytes(get(bytes, 8)),
-            topic_id: u64::from_le_bytes(get(bytes, 16)),
-            partition: u32::from_le_bytes(get(bytes, 24)),
-            generation: u32::from_le_bytes(get(bytes, 28)),
-            base_offset: u64::from_le_bytes(get(bytes, 32)),
-            created: Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 40))),
+            salt: u64_at(bytes, 8),
+            topic_id: u64_at(bytes, 16),
+            partition: u32_at(bytes, 24),
+            generation: u32_at(bytes, 28),
+            base_offset: u64_at(bytes, 32),
+            created: Timestamp::from_nanos(i64_at(bytes, 40)),
         })
     }
 
@@ -212,18 +203,18 @@ impl Trailer {
         entry: u64,
     ) -> Option<Self> {
         open(bytes, TRAILER_MAGIC).ok()?;
-        let its_offset = u64::from_le_bytes(get(bytes, 40));
-        let max_timestamp = Timestamp::from_nanos(i64::from_le_bytes(get(bytes, 32)));
+        let its_offset = u64_at(bytes, 40);
+        let max_timestamp = Timestamp::from_nanos(i64_at(bytes, 32));
         let trailer = Trailer {
-            salt: u64::from_le_bytes(get(bytes, 8)),
+            salt: u64_at(bytes, 8),
             end: Boundary {
-                position: u64::from_le_bytes(get(bytes, 16)),
-                next_offset: u64::from_le_bytes(get(bytes, 24)),
+                position: u64_at(bytes, 16),
+                next_offset: u64_at(bytes, 24),
                 max_timestamp: (its_offset != u64::MAX).then_some((max_timestamp, its_offset)),
-                frame_bytes: u64::from(u32::from_le_bytes(get(bytes, 56))) * 8,
+                frame_bytes: u64::from(u32_at(bytes, 56)) * 8,
             },
-            entries: u32::from_le_bytes(get(bytes, 48)),
-            index_crc: u32::from_le_bytes(get(bytes, 52)),
+            entries: u32_at(bytes, 48),
+            index_crc: u32_at(bytes, 52),
         };
         let end = trailer.end;
         let index_len = u64::from(trailer.entries) * entry;

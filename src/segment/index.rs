@@ -13,6 +13,7 @@
 //!
 //! An index is a hint: whoever uses it verifies the block that it leads to.
 
+use crate::bytes::{i64_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::format::{Boundary, HEADER, Trailer};
@@ -153,14 +154,11 @@ impl Index {
         }
         let mut index = Index::new(base_offset);
         for b in bytes.chunks_exact(ENTRY) {
-            let word =
-                |at: usize| -> Option<u64> { Some(u64::from_le_bytes(b[at..at + 8].try_into().ok()?)) };
-            #[allow(clippy::cast_possible_wrap, clippy::cast_possible_truncation)] // as they were stored
             let entry = IndexEntry {
-                offset: word(0)?,
-                position: word(8)?,
-                max_timestamp: Timestamp::from_nanos(word(16)? as i64),
-                epoch: word(24)? as u32,
+                offset: u64_at(b, 0),
+                position: u64_at(b, 8),
+                max_timestamp: Timestamp::from_nanos(i64_at(b, 16)),
+                epoch: u32_at(b, 24),
             };
             let rises = index.entries.last().is_none_or(|l| {
                 l.offset < entry.offset

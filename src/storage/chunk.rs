@@ -55,6 +55,7 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
 #[cfg(unix)]
 use rustix::io::Errno;
 
+use crate::bytes::{put, u32_at, u64_at};
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, mix};
@@ -88,17 +89,17 @@ impl SlotHeader {
     /// The header's bytes at `position` of the file with this `key`.
     pub(crate) fn encode(&self, key: u64, position: usize) -> [u8; HEADER] {
         let mut out = [0; HEADER];
-        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        out[12..16].copy_from_slice(&self.len.to_le_bytes());
-        out[16..24].copy_from_slice(&self.topic_id.to_le_bytes());
-        out[24..28].copy_from_slice(&self.partition.to_le_bytes());
-        out[28..32].copy_from_slice(&self.epoch.to_le_bytes());
-        out[32..40].copy_from_slice(&self.base_offset.to_le_bytes());
-        out[40..48].copy_from_slice(&self.incarnation.to_le_bytes());
-        out[48..56].copy_from_slice(&self.salt.to_le_bytes());
+        put(&mut out, 0, &MAGIC.to_le_bytes());
+        put(&mut out, 8, &VERSION.to_le_bytes());
+        put(&mut out, 12, &self.len.to_le_bytes());
+        put(&mut out, 16, &self.topic_id.to_le_bytes());
+        put(&mut out, 24, &self.partition.to_le_bytes());
+        put(&mut out, 28, &self.epoch.to_le_bytes());
+        put(&mut out, 32, &self.base_offset.to_le_bytes());
+        put(&mut out, 40, &self.incarnation.to_le_bytes());
+        put(&mut out, 48, &self.salt.to_le_bytes());
         let crc = slot_checksum(&out[8..RECOVERY_HEADER], key, position);
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        put(&mut out, 4, &crc.to_le_bytes());
         out
     }
 
@@ -107,22 +108,20 @@ impl SlotHeader {
     /// The key keeps record values that look like a header from being taken for one.
     pub(crate) fn parse(bytes: &[u8], key: u64, position: usize) -> Option<SlotHeader> {
         let bytes = bytes.get(..RECOVERY_HEADER)?;
-        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes).ok();
-        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        if u32_at(0)? != MAGIC
-            || u32_at(4)? != slot_checksum(&bytes[8..], key, position)
-            || u32_at(8)? != VERSION
+        if u32_at(bytes, 0) != MAGIC
+            || u32_at(bytes, 4) != slot_checksum(&bytes[8..], key, position)
+            || u32_at(bytes, 8) != VERSION
         {
             return None;
         }
         let header = SlotHeader {
-            len: u32_at(12)?,
-            topic_id: u64_at(16)?,
-            partition: u32_at(24)?,
-            epoch: u32_at(28)?,
-            base_offset: u64_at(32)?,
-            incarnation: u64_at(40)?,
-            salt: u64_at(48)?,
+            len: u32_at(bytes, 12),
+            topic_id: u64_at(bytes, 16),
+            partition: u32_at(bytes, 24),
+            epoch: u32_at(bytes, 28),
+            base_offset: u64_at(bytes, 32),
+            incarnation: u64_at(bytes, 40),
+            salt: u64_at(bytes, 48),
         };
         let len = header.len as usize;
         (len > HEADER && len.is_multiple_of(8) && len <= MAX_LEN && header.salt != 0).then_some(header)
@@ -182,9 +181,7 @@ impl Memory {
 
     /// The salt of the slot's previous life; 0 where there was none.
     pub(crate) fn previous_salt(&mut self) -> u64 {
-        let mut salt = [0; 8];
-        salt.copy_from_slice(&self.bytes()[48..56]);
-        u64::from_le_bytes(salt)
+        u64_at(self.bytes(), 48)
     }
 
     fn bytes(&mut self) -> &mut [u8] {

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::sync::Arc;
 
+use crate::bytes::{put, u32_at, u64_at};
 #[cfg(unix)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
@@ -77,39 +78,33 @@ impl FileHeader {
         let mut out = [0; FILE_HEADER];
         #[allow(clippy::cast_possible_truncation)] // 65536
         let granule = GRANULE as u32;
-        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        out[12..16].copy_from_slice(&granule.to_le_bytes());
-        out[16..24].copy_from_slice(&self.file_id.to_le_bytes());
-        out[24..32].copy_from_slice(&self.incarnation.to_le_bytes());
-        out[32..40].copy_from_slice(&self.key.to_le_bytes());
-        out[40..44].copy_from_slice(&self.granules.to_le_bytes());
-        out[44..48].copy_from_slice(&self.number.to_le_bytes());
+        put(&mut out, 0, &MAGIC.to_le_bytes());
+        put(&mut out, 8, &VERSION.to_le_bytes());
+        put(&mut out, 12, &granule.to_le_bytes());
+        put(&mut out, 16, &self.file_id.to_le_bytes());
+        put(&mut out, 24, &self.incarnation.to_le_bytes());
+        put(&mut out, 32, &self.key.to_le_bytes());
+        put(&mut out, 40, &self.granules.to_le_bytes());
+        put(&mut out, 44, &self.number.to_le_bytes());
         let crc = crc32fast::hash(&out[8..]);
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        put(&mut out, 4, &crc.to_le_bytes());
         out
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<FileHeader, &'static str> {
-        let u32_at = |at: usize| bytes.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok();
-        let u64_at = |at: usize| bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok();
-        let checksum = bytes.get(8..FILE_HEADER).map(crc32fast::hash);
-        if u32_at(0) != Some(MAGIC) || checksum.is_none() || u32_at(4) != checksum {
-            return Err("not a staging file, or its header is damaged");
-        }
-        if u32_at(8) != Some(VERSION) || u32_at(12) != u32::try_from(GRANULE).ok() {
+        let whole = bytes.get(..FILE_HEADER);
+        let proved = |b: &&[u8]| u32_at(b, 0) == MAGIC && u32_at(b, 4) == crc32fast::hash(&b[8..]);
+        let bytes = whole.filter(proved).ok_or("not a staging file, or its header is damaged")?;
+        if u32_at(bytes, 8) != VERSION || u32_at(bytes, 12) as usize != GRANULE {
             return Err("a staging file of another version");
         }
-        let header = || {
-            Some(FileHeader {
-                file_id: u64_at(16)?,
-                incarnation: u64_at(24)?,
-                key: u64_at(32)?,
-                granules: u32_at(40)?,
-                number: u32_at(44)?,
-            })
-        };
-        header().ok_or("a staging file that is cut short")
+        Ok(FileHeader {
+            file_id: u64_at(bytes, 16),
+            incarnation: u64_at(bytes, 24),
+            key: u64_at(bytes, 32),
+            granules: u32_at(bytes, 40),
+            number: u32_at(bytes, 44),
+        })
     }
 }
 
