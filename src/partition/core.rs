@@ -41,6 +41,26 @@ pub(crate) enum Wait {
     For(Duration),
 }
 
+/// Whose time the records of an append carry.
+#[derive(Clone, Copy)]
+struct Stamp {
+    /// The time of the append, where a record needs it.
+    now: Option<Timestamp>,
+    /// Whether it overrules the producers', and never goes back.
+    always: bool,
+}
+
+impl Stamp {
+    #[inline]
+    fn of(self, record: &Record<'_>, last: Timestamp) -> Timestamp {
+        match (self.always, record.timestamp, self.now) {
+            (true, _, Some(now)) => now.max(last),
+            (false, None, Some(now)) => now,
+            (_, given, _) => given.unwrap_or(last),
+        }
+    }
+}
+
 /// What an append gave its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
@@ -250,8 +270,12 @@ impl PartitionCore {
         // Read once: what was checked is what is done, whatever is altered meanwhile.
         let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed);
         let total = self.check_sizes(records, segment_bytes)?;
+        let stamps = self.limits.stamps.load(Ordering::Relaxed);
         let mut deadline = None;
         loop {
+            // The clock is the user's: it is asked before the lock, and before anything is begun.
+            let needs_time = stamps || records.iter().any(|r| r.timestamp.is_none());
+            let now = if needs_time { Some(self.engine.clock.now()) } else { None };
             let mut state = self.append.lock();
             if let Some(error) = &state.refuse {
                 return Err(error.clone());
@@ -268,7 +292,8 @@ impl PartitionCore {
             }
             let has_room = state.writer.as_ref().is_some_and(|w| w.room() >= total);
             if has_room || self.take_chunk(&mut state, total)? {
-                let appended = self.append_to(&mut state, records, total, segment_bytes);
+                let stamp = Stamp { now, always: stamps };
+                let appended = self.append_to(&mut state, records, total, segment_bytes, stamp);
                 let enqueue = !state.queued && self.engine.is_durable();
                 state.queued |= enqueue;
                 if !state.waiters.is_empty() {
@@ -361,6 +386,7 @@ impl PartitionCore {
         records: &[Record<'_>],
         total: usize,
         segment_bytes: u64,
+        stamp: Stamp,
     ) -> Result<Appended> {
         let base_offset = state.next_offset;
         let rolls = state.segment_used.is_none_or(|used| used > segment_bytes - total as u64);
@@ -371,20 +397,12 @@ impl PartitionCore {
         let Some(writer) = &mut state.writer else {
             return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
         };
-        let stamps = self.limits.stamps.load(Ordering::Relaxed);
-        let mut now = None;
         let mut timestamp = state.last_timestamp;
         // Checksums of a batch are taken some frames behind the copy: to read at once what was just stored, in other
         // pieces than it was stored in, stalls the processor (a single frame is stored with that in mind).
         let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
-            timestamp = match record.timestamp {
-                Some(given) if !stamps => given,
-                _ => {
-                    let now = *now.get_or_insert_with(|| self.engine.clock.now());
-                    if stamps { now.max(state.last_timestamp) } else { now }
-                }
-            };
+            timestamp = stamp.of(record, state.last_timestamp);
             let mut bits = 0;
             if rolls && index == 0 {
                 bits |= flags::FIRST_OF_SEGMENT;

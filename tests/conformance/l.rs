@@ -1,8 +1,12 @@
 //! The log itself: append, read, roll, limits, lock.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tapelog::{ErrorKind, Log, Record, Result, TopicConfig, TopicPartition};
+use tapelog::clock::ManualClock;
+use tapelog::topic::TimestampType;
+use tapelog::{Clock, ErrorKind, Log, Record, Result, Timestamp, TopicConfig, TopicPartition};
 
 /// The frame of a record with an 8-byte value and nothing else.
 const S: u64 = 40;
@@ -102,5 +106,60 @@ fn l_57_a_second_open_is_locked_and_changes_nothing() -> Result<()> {
     assert!(error.to_string().contains("LOCK"), "names the lock: {error}");
     assert_eq!(listing(), before);
     assert_eq!(partition.append(Record::new("b"))?.offset(), 1);
+    Ok(())
+}
+
+#[test]
+fn l_47_the_log_stamps_where_the_topic_says_so() -> Result<()> {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+    let log = Log::builder().clock(Arc::clone(&clock)).in_memory()?;
+    let stamped = TopicConfig::new().timestamp_type(TimestampType::Append);
+    let stamped = log.create_topic("stamped", stamped)?.partition(0)?;
+    let created = log.create_topic("created", TopicConfig::new())?.partition(0)?;
+    for _ in 0..10 {
+        for partition in [&stamped, &created] {
+            partition.append(Record::new("x").timestamp(Timestamp::from_millis(1)))?;
+        }
+    }
+    // A clock that is set back does not take the log's time with it.
+    clock.set(Timestamp::from_millis(500));
+    stamped.append(Record::new("x"))?;
+    assert_eq!(created.append(Record::new("x"))?.timestamp(), Timestamp::from_millis(500));
+    let times = |p: &tapelog::Partition| -> Result<Vec<i64>> {
+        Ok(p.reader(0)?.read(100)?.iter().map(|r| r.timestamp().as_millis()).collect())
+    };
+    assert_eq!(times(&stamped)?, [1_000; 11]);
+    assert_eq!(times(&created)?[..10], [1; 10]);
+    Ok(())
+}
+
+/// A clock of the user's that panicked in the middle of an append left the lock free and frames behind that no offset
+/// counted.
+#[test]
+fn a_clock_that_panics_leaves_the_partition_whole() -> Result<()> {
+    struct Broken(AtomicBool);
+    impl Clock for Broken {
+        fn now(&self) -> Timestamp {
+            assert!(!self.0.load(Ordering::Relaxed), "the clock broke");
+            Timestamp::from_millis(7)
+        }
+    }
+    let clock = Arc::new(Broken(AtomicBool::new(false)));
+    let log = Log::builder().clock(Arc::clone(&clock)).in_memory()?;
+    let partition = log.create_topic("t", TopicConfig::new())?.partition(0)?;
+    let stamped = Record::new("given").timestamp(Timestamp::from_millis(1));
+    let mut batch = vec![stamped; 40];
+    batch.push(Record::new("asks"));
+    clock.0.store(true, Ordering::Relaxed);
+    let broke = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| partition.append_batch(&batch)));
+    assert!(broke.is_err());
+    clock.0.store(false, Ordering::Relaxed);
+    assert_eq!(partition.end_offset(), 0);
+    assert_eq!(partition.append(Record::new("after"))?.offset(), 0);
+    let records = partition.reader(0)?.read(100)?;
+    assert_eq!(
+        records.iter().map(|r| (r.offset(), r.value())).collect::<Vec<_>>(),
+        [(0, Some(&b"after"[..]))]
+    );
     Ok(())
 }
