@@ -6,7 +6,7 @@
 //! ```text
 //!    0  magic            u32   "TLB1"
 //!    4  version          u8    1
-//!    5  codec            u8    see `Compression::id`
+//!    5  codec            u8    0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd, 128 to 255 the user's
 //!    6  attributes       u16   1 continues, 2 transactional, 4 control
 //!    8  salt             u64   the segment's
 //!   16  position         u64   of this block in its segment file

@@ -79,7 +79,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where a log takes its time from: record timestamps, retention, group time-outs.
+/// Where a log takes its time from: timestamps of records, the age in
+/// [`OffsetReset::By`](crate::OffsetReset::By), automatic commits.
 ///
 /// Implement it to test time without waiting; [`ManualClock`] is one that stands still until told.
 pub trait Clock: Send + Sync + 'static {

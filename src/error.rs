@@ -13,7 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, in Kafka's words where Kafka has them.
 ///
-/// The classes of an error ([`Error::is_retriable`] and its siblings) are derived from its kind.
+/// The classes of an error ([`Error::is_retriable`] and its siblings) are derived from its kind. Kinds that only
+/// replication, transactions or idempotent producers give are here already, so that whoever matches need not
+/// change with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -55,7 +57,7 @@ pub enum ErrorKind {
     NotFound,
     /// Another handle, in this process or another, has the log open.
     Locked,
-    /// The log was opened read-only, or its directory cannot be written.
+    /// The log's directory cannot be written.
     ReadOnly,
     /// Reading or writing failed; what failed stays failed until the log is opened again.
     Storage,

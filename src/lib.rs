@@ -33,7 +33,7 @@
 //! # The idea
 //!
 //! A record is copied once, into the *hot tail* of its partition: warm memory that is a slot of a mapped file, so
-//! that it survives `kill -9` with no system call. Readers find it there, without a lock or a copy. Off the
+//! that it survives `kill -9` with no system call. Readers find it there, and copy nothing. Off the
 //! caller's path a *write-behind* turns what was appended into blocks, compressed and checksummed once, and writes
 //! them to segment files, the *cold log*, which is read into the reader's own memory and verified before a byte
 //! of it is believed. Back-pressure is explicit: what is appended and not yet written is bounded by
@@ -48,8 +48,8 @@
 //!
 //! # Where to look
 //!
-//! - [`Log`], [`Topic`], [`Partition`]: open, create, find; append to and read from one partition directly.
-//! - [`Producer`], [`Delivery`], [`partitioner`]: send, with a promise.
+//! - [`Log`], [`Topic`], [`partition`]: open, create, find; append to and read from one partition directly.
+//! - [`Producer`], [`Delivery`], [`producer`], [`partitioner`]: send, with a promise.
 //! - [`Consumer`], [`ConsumerGroup`], [`consumer`], [`assignor`]: poll, seek, commit, share partitions.
 //! - [`Error`] and [`ErrorKind`]: one error, that tells topic, partition, offset and file.
 //! - [`codec`], [`clock`], [`topic`], [`admin`]: what can be set or replaced.
@@ -63,7 +63,7 @@
 //!
 //! Not a server and not a client: there is no networking. One process writes a log; a second open is
 //! [`ErrorKind::Locked`]. Replication over several directories, retention, compaction and transactions are
-//! not here yet; their bytes are reserved.
+//! not here yet; their bytes are reserved. Linux is the tested platform; without a Unix there are logs in memory only.
 
 mod block;
 mod bytes;

@@ -358,6 +358,50 @@ fn the_house_is_tidy() {
     assert!(found.is_empty(), "{} offences:\n{}", found.len(), found.join("\n"));
 }
 
+/// Files of `src/` that a page names in backticks and that are not there.
+fn unknown_files<'a>(page: &'a str, sources: &[Source]) -> Vec<&'a str> {
+    let named =
+        page.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs") && !word.contains(' '));
+    let is_there = |name: &str| {
+        let short = name.strip_prefix("src/").unwrap_or(name);
+        name.starts_with("tests/") || sources.iter().any(|s| s.path.strip_prefix("src/") == Some(short))
+    };
+    named.filter(|name| !is_there(name)).collect()
+}
+
+/// Fields that a page draws (a place, a name, a type, a meaning) and that no file draws above its code.
+fn drawn_nowhere(page: &str, sources: &[Source]) -> Vec<String> {
+    let plain = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let drawn: BTreeSet<String> = sources
+        .iter()
+        .flat_map(|s| s.text.lines())
+        .filter_map(|l| l.strip_prefix("//!"))
+        .map(plain)
+        .collect();
+    let fields = page.split("```").skip(1).step_by(2).flat_map(str::lines).map(plain);
+    let field = |line: &String| {
+        let mut words = line.split(' ');
+        words.next().is_some_and(|at| at.parse::<u32>().is_ok()) && words.nth(1).is_some()
+    };
+    fields.filter(field).filter(|line| !drawn.contains(line)).collect()
+}
+
+#[test]
+fn the_pages_say_what_the_code_says() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    read(top, "src", &mut sources).unwrap();
+    for page in ["README.md", "src/docs/journey.md", "src/docs/format.md", "src/docs/decisions.md"] {
+        let text = std::fs::read_to_string(top.join(page)).unwrap();
+        assert_eq!(unknown_files(&text, &sources), Vec::<&str>::new(), "{page}");
+        assert_eq!(drawn_nowhere(&text, &sources), Vec::<String>::new(), "{page}");
+    }
+    let page = "`tail.rs` and `lost/tail.rs`\n```text\n  0  magic  u32\n  4  count  u32  how many\n```\n";
+    let tail = Source { path: "src/tail.rs".into(), text: "//!  0   magic   u32\n".into() };
+    assert_eq!(unknown_files(page, std::slice::from_ref(&tail)), ["lost/tail.rs"]);
+    assert_eq!(drawn_nowhere(page, &[tail]), ["4 count u32 how many"]);
+}
+
 /// What a file with this code offends against, in a house that has the files of `OTHERS`.
 fn sample(path: &str, code: &str) -> Vec<String> {
     const OTHERS: &[&str] = &["src/lib.rs", "src/log/mod.rs", "src/log/root.rs", "src/log/catalog.rs"];

@@ -1,12 +1,14 @@
 //! Reading: consumers, the groups that they form, and the offsets that they commit.
-//!
-//! ```text
-//! poll      Consumer: follow the group, read in turn, wait
-//!  ├ reading      positions, fairness, what to commit
-//!  ├ group        the coordinator: target, owned, one step at a time
-//!  │  └ assignor  pure plans
-//!  └ committed    __consumer_offsets and its table (offsets: their bytes)
-//! ```
+
+// The rooms behind this door:
+//
+// poll           Consumer: follow the group, read in turn, wait (handle wakes it)
+//  ├ reading        positions, fairness, what to commit (listener is told)
+//  ├ group          the coordinator: target, owned, one step at a time
+//  │  └ assignor    pure plans
+//  └ committed      __consumer_offsets and its table (offsets: their bytes)
+// builder, options   what can be set
+// admin          ConsumerGroup: a group as its users hold it
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
@@ -26,7 +28,7 @@ pub use crate::consumer::admin::{GroupDescription, GroupState, MemberDescription
 pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
-pub use crate::partition::records::Headers;
+pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;
 use crate::consumer::builder::ConsumerBuilder;

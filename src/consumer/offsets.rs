@@ -11,7 +11,7 @@
 //!
 //! value  0  version        u8    1
 //!        1  flags          u8    1 metadata is there
-//!        2  leader epoch   u32   of the last record that was read
+//!        2  leader epoch   u32   the log's when this was committed
 //!        6  offset         u64   the next one to read
 //!       14  committed at   i64   nanoseconds since the Unix epoch
 //!       22  metadata len   u32   0 without flag 1
@@ -133,8 +133,8 @@ impl<'a> OffsetKey<'a> {
 pub(crate) struct CommittedOffset {
     /// The next offset to read.
     pub(crate) offset: u64,
-    /// The leader epoch of the last record that was read: where the offset lies beyond the end of that epoch, the
-    /// record behind it was lost and its offset given again.
+    /// The log's leader epoch at the commit: where the offset lies beyond the end of that epoch, the record behind
+    /// it was lost and its offset given again.
     pub(crate) epoch: u32,
     pub(crate) metadata: Option<String>,
     /// When it was committed.

@@ -104,8 +104,8 @@ impl TopicConfig {
         self
     }
 
-    /// The largest record, in bytes, that the topic takes: at most 32 MiB; default 1 MiB (Kafka:
-    /// `max.message.bytes`).
+    /// The largest record that the topic takes, in bytes of its frame (32 and some padding on top of key, value and
+    /// headers): at most 32 MiB; default 1 MiB (Kafka: `max.message.bytes`). One append carries 8 MiB at most.
     #[must_use]
     pub fn max_record_bytes(mut self, bytes: u32) -> Self {
         self.max_record_bytes = Some(bytes);

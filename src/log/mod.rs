@@ -1,4 +1,7 @@
 //! The log: what you open, and where topics are made and found.
+//!
+//! `opening` brings it to life, `root` and `catalog` are its memory of itself, `core` is what all handles share,
+//! `topic` a topic as users hold it, `report` what an open found.
 
 pub(crate) mod catalog;
 pub(crate) mod core;

@@ -87,7 +87,8 @@ impl Default for LogBuilder {
 
 impl LogBuilder {
     /// How many bytes may be appended and not yet written, over the whole log: 64 MiB by default, 256 KiB at
-    /// least. It is also the size of the staging file. In-memory logs have a [`memory_limit`] instead.
+    /// least. It is also the size of the staging file, which is allocated at the open. In-memory logs have a
+    /// [`memory_limit`] instead.
     ///
     /// [`memory_limit`]: LogBuilder::memory_limit
     #[must_use]
@@ -96,7 +97,7 @@ impl LogBuilder {
         self
     }
 
-    /// How many bytes an in-memory log may hold before appends give `NoMemory`: 1 GiB by default.
+    /// How many bytes an in-memory log may hold before appends give `NoMemory`: 1 GiB by default, 256 KiB at least.
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -127,7 +128,10 @@ impl LogBuilder {
         self
     }
 
-    /// Registers a codec of the user's. It must be registered whenever a log that used it is opened.
+    /// Registers a codec of the user's: whenever a log that used it is opened, or reads of its blocks give
+    /// `UnsupportedCompressionType`.
+    ///
+    /// An id below 128, or one that is taken, makes the open fail with `InvalidConfig`.
     #[must_use]
     pub fn codec(mut self, codec: impl Codec) -> Self {
         if let Err(e) = self.codecs.register(Arc::new(codec)) {
@@ -472,7 +476,8 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// Moves folders of topics that the catalog does not know out of the way, and reports hot frames of such.
+    /// Moves folders of topics that the catalog does not know out of the way. Hot frames of such are those of a topic
+    /// that was deleted.
     fn set_strangers_aside(&mut self, catalog: &Catalog) -> Result<()> {
         let topics = Path::new(TOPICS_FOLDER);
         if !self.directory.exists(topics)? {

@@ -1,4 +1,4 @@
-//! The root file: the one small file of a log that is not a log, in every directory of it.
+//! The root file: which log this is, and what state it is in. Neither log nor staging, in every directory.
 //!
 //! Replaced whole (temporary file, flush, rename, flush of the directory), and its twin beside it likewise, first;
 //! [`choose`] says which of the two counts where they differ. All integers are little-endian.
@@ -7,12 +7,12 @@
 //!    0  magic             8 bytes  "TAPELOG\0"
 //!    8  format version    u32      1
 //!   12  length            u32      of the whole file, checksum included
-//!   16  log id            u64      the same in every directory of the log
-//!   24  directory id      u64      of the directory that this file lies in
+//!   16  log id            u64      random; the same in every directory of the log
+//!   24  directory id      u64      random; of the directory that this file lies in
 //!   32  generation        u64      rises with every replacement
 //!   40  incarnation       u64      rises with every open for writing
-//!   48  staging id        u64      of the staging file of this incarnation
-//!   56  leader epoch      u32      no partition leads with a smaller one
+//!   48  staging id        u64      file id of the staging files of this incarnation
+//!   56  leader epoch      u32      of all that this incarnation appends; rises after an unclean stop, or a loss
 //!   60  flags             u32      1 clean, 2 staging here, 4 staging path is there
 //!   64  directory count   u32
 //!   68  path length       u32      0 without flag 4

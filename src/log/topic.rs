@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::codec::Compression;
 use crate::error::Result;
@@ -40,14 +41,16 @@ pub struct TopicDescription {
     pub partitions: u32,
     /// How blocks are compressed from now on.
     pub compression: Compression,
-    /// Frame bytes per segment.
+    /// How many bytes of records, as frames, a segment holds.
     pub segment_bytes: u64,
-    /// The largest record, as a frame.
+    /// The largest record, in bytes, as a frame.
     pub max_record_bytes: u32,
     /// When the topic flushes by itself.
     pub sync_policy: SyncPolicy,
     /// Whose time records carry.
     pub timestamp_type: TimestampType,
+    /// How long a block waits for more records.
+    pub block_linger: Duration,
 }
 
 impl Topic {
@@ -91,6 +94,7 @@ impl Topic {
             max_record_bytes: settings.max_record_bytes,
             sync_policy: settings.sync_policy,
             timestamp_type: settings.timestamp_type,
+            block_linger: settings.block_linger,
         }
     }
 

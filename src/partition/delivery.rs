@@ -9,7 +9,8 @@ use crate::partition::core::{Appended, PartitionCore};
 use crate::partition::watermarks::OnReached;
 use crate::partition::write_behind::refuse_in_callback;
 
-/// How many copies a delivery stands for. (Kafka: `acks`.)
+/// How many copies a delivery stands for. (Kafka: `acks`.) A log in one directory has one: there `Leader` and `All`
+/// are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Acks {

@@ -1,5 +1,17 @@
 //! The direct path: append to a partition and read from it, without partitioner or group.
 
+// The rooms behind this door:
+//
+// core           one append path, one read path
+//  ├ cursor         reading: hot, cold, and over the hand-over (records: what readers get)
+//  ├ delivery       what an append returns
+//  ├ watermarks     how far the partition has come, and waiting for it
+//  └ settle         its side of the write-behind: steps, flushes, the end
+//     ├ drain          frames of the tail become blocks of segments
+//     └ write_behind   the threads that drive it, for all partitions
+// recovery       facts, a plan, the doing of it (through drain's sink)
+// settings       what can be set
+
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
@@ -132,13 +144,14 @@ impl Partition {
         self.core.end_offset()
     }
 
-    /// Below this lies no open transaction.
+    /// Below this lies no open transaction. As long as there are none, that is the high watermark.
     #[must_use]
     pub fn stable_offset(&self) -> u64 {
         self.core.high_watermark()
     }
 
-    /// Below this every record is on as many copies as the topic demands: what consumers may read.
+    /// Below this every record is on as many copies as the topic demands: what consumers may read. With one
+    /// directory that is the end offset.
     #[must_use]
     pub fn high_watermark(&self) -> u64 {
         self.core.high_watermark()

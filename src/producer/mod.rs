@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use crate::partition::delivery::Delivered;
+
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;

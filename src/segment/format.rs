@@ -9,7 +9,7 @@
 //!    8  salt             u64   in every block of the file; never that of another file
 //!   16  topic id         u64
 //!   24  partition        u32
-//!   28  generation       u32   raised by each compaction that rewrites the segment
+//!   28  generation       u32   0; raised by each compaction that rewrites the segment
 //!   32  base offset      u64   no record here has a smaller one
 //!   40  created          i64   timestamp
 //!   48  reserved         12 bytes, 0

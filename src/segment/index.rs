@@ -5,9 +5,9 @@
 //!
 //! ```text
 //!    0  offset         u64   base offset of the first block of the stretch
-//!    8  position       u64   where it begins
-//!   16  max timestamp  i64   the largest from the segment's beginning to the end of the stretch
-//!   24  epoch          u32   leader epoch of all blocks of the stretch
+//!    8  position       u64   of that block in the file
+//!   16  max timestamp  i64   the largest in this stretch and all before it
+//!   24  leader epoch   u32   of all blocks of the stretch
 //!   28  reserved       u32   0
 //! ```
 //!

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //!   0  magic         u32   "TLC1"   ┐ one word, zeroed first and stored last
-//!   4  checksum      u32            ┘ CRC-32 of bytes 8..64, begun with the file's key mixed with the slot's position
+//!   4  checksum      u32            ┘ CRC-32 of bytes 8..64, begun with the mix of the file's key and the slot's position
 //!   8  version       u32   1
-//!  12  slot length   u32   all of it, these 128 bytes too
+//!  12  slot length   u32   all of it, these 128 bytes too; whole granules, at most 1 GiB
 //!  16  topic id      u64
 //!  24  partition     u32
 //!  28  leader epoch  u32

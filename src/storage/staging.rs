@@ -1,7 +1,7 @@
 //! The staging files that chunks of a durable log are slots of: what they are called, what their first bytes
 //! say, and how they come and go.
 //!
-//! All files of one open are named `staging-<file id, 16 hex digits>-<number>`. Bytes of a file, little-endian:
+//! All files of one open are named `staging-{file id, 16 hex digits}-{number, at least 3 digits}`. Bytes of a file, little-endian:
 //!
 //! ```text
 //!    0  magic         u32   "TLA1"
@@ -15,8 +15,10 @@
 //!   44  number        u32
 //!   48  reserved            16 bytes, 0
 //!   64  reserved            up to 4096, 0, for readers in other processes
-//! 4096  granules; a slot is one or more of them and begins with the header drawn in `chunk.rs`
+//! 4096  granules; a slot is one or more of them
 //! ```
+//!
+//! What a slot begins with is drawn in `chunk.rs`.
 
 use std::path::{Path, PathBuf};
 #[cfg(unix)]
