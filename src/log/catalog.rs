@@ -22,9 +22,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::block::MAX_RAW;
 use crate::codec::Compression;
 use crate::error::{Error, ErrorKind, Result};
+use crate::partition::core::MAX_APPEND;
 use crate::partition::settings::{Settings, SyncPolicy, TimestampType};
 
 /// The topic that records all others.
@@ -41,9 +41,9 @@ const MAX_NAME: usize = 249;
 const FOLDER_NAME: usize = 200;
 /// More partitions than this is a mistake.
 const MAX_PARTITIONS: u32 = 100_000;
-/// The largest record that a topic may allow: a block must hold any one of them, with room to spare.
+/// The largest record that a topic may allow: one append may carry it.
 #[allow(clippy::cast_possible_truncation)]
-const MAX_RECORD_BYTES: u32 = MAX_RAW as u32 / 2;
+const MAX_RECORD_BYTES: u32 = MAX_APPEND as u32;
 /// The first line of a record.
 const KIND: &str = "topic";
 /// The version in it.
@@ -105,7 +105,7 @@ impl TopicConfig {
     }
 
     /// The largest record that the topic takes, in bytes of its frame (32 and some padding on top of key, value and
-    /// headers): at most 32 MiB; default 1 MiB (Kafka: `max.message.bytes`). One append carries 8 MiB at most.
+    /// headers): at most 8 MiB, as much as one append carries; default 1 MiB (Kafka: `max.message.bytes`).
     #[must_use]
     pub fn max_record_bytes(mut self, bytes: u32) -> Self {
         self.max_record_bytes = Some(bytes);

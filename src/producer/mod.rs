@@ -338,11 +338,15 @@ impl Producer {
     }
 
     fn flush_until(&self, deadline: Deadline) -> Result<()> {
-        let open = std::mem::take(&mut *self.open.lock());
-        if open.is_empty() {
-            return Ok(());
-        }
-        refuse_in_callback("flush")?;
+        let open = {
+            let mut open = self.open.lock();
+            if open.is_empty() {
+                return Ok(());
+            }
+            // Refused before anything is taken: a later flush must find it.
+            refuse_in_callback("flush")?;
+            std::mem::take(&mut *open)
+        };
         let mut first = Ok(());
         for (core, target) in open.into_values() {
             let kept = core.wait_durable(target, deadline);

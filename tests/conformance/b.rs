@@ -217,3 +217,26 @@ fn b_19_every_codec_gives_back_what_was_sent() -> Result<()> {
     assert!(error.to_string().contains("200"), "{error}");
     Ok(())
 }
+
+/// A flush that was refused inside a callback had taken the open promises with it: a later flush returned at once
+/// and kept nothing.
+#[test]
+fn a_flush_refused_in_a_callback_forgets_no_promise() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path())?;
+    let ticks = log.create_topic("ticks", TopicConfig::new().partitions(2))?;
+    let producer = Arc::new(log.producer().durability(Durability::Disk).build()?);
+    let (told, heard) = mpsc::channel();
+    let inside = Arc::clone(&producer);
+    let topic = ticks.clone();
+    producer.send(&ticks, Record::new("a").partition(0))?.on_complete(move |_| {
+        let open = inside.send(&topic, Record::new("b").partition(1)).unwrap();
+        let refused = inside.flush().unwrap_err().kind();
+        told.send((refused, open)).unwrap();
+    });
+    let (refused, open) = heard.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(refused, ErrorKind::IllegalState);
+    producer.flush()?;
+    assert!(open.is_done());
+    Ok(())
+}
