@@ -126,7 +126,7 @@ fn what_is_too_large() {
     let place = |e: &Error| (e.topic().map(str::to_owned), e.partition());
     let here = (Some("t".to_owned()), Some(0));
     for (log, largest) in [(&durable, 8 << 20), (&tight, 0), (&Log::in_memory().unwrap(), 8 << 20)] {
-        let partition = t(log, TopicConfig::new().max_record_bytes(9 << 20));
+        let partition = t(log, TopicConfig::new().max_record_bytes(8 << 20));
         let error = partition.append(Record::new(&vec![1; 10 << 20])).unwrap_err();
         assert_eq!((error.kind(), place(&error)), (ErrorKind::RecordTooLarge, here.clone()));
         let half = vec![1; (4 << 20) + 1];
