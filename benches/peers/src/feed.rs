@@ -117,7 +117,7 @@ impl Tally {
         }
         self.hash = self.hash.rotate_left(7) ^ sum;
         self.count += 1;
-        self.count % 4096 != 0 || !self.expired()
+        !self.count.is_multiple_of(4096) || !self.expired()
     }
 
     /// Whether the time is up, for those that are slow enough to ask more often.

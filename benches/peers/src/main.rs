@@ -45,7 +45,8 @@ fn child(job: &str) -> Result<()> {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
     let result = result.unwrap_or_else(|_| Err("it panicked".into()));
     answer(&result.unwrap_or_else(|e| Answer { error: Some(e.to_string()), ..Answer::default() }));
-    Ok(())
+    // Nothing is left to do: threads that a system left running end here.
+    std::process::exit(0)
 }
 
 /// The line by which an answer is known among whatever a system prints.
@@ -55,5 +56,4 @@ pub fn answer(answer: &Answer) {
     let text = serde_json::to_string(answer).expect("plain data");
     let mut out = std::io::stdout();
     let _ = writeln!(out, "\n{ANSWER}{text}").and_then(|()| out.flush());
-    // Nothing is left to do, and what a system's destructors do now is nobody's business.
 }

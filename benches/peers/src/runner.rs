@@ -26,8 +26,15 @@ pub fn run(args: &Args) -> Result<()> {
     let mut troubles: BTreeMap<String, usize> = BTreeMap::new();
     for (w, work) in works.iter().enumerate() {
         let wanted: Vec<&String> = work.workloads.iter().filter(|name| args.wants(name)).collect();
+        if !scale.large && args.work.is_empty() && work.job.value_bytes > 100 {
+            continue;
+        }
         let Some(first) = wanted.first() else { continue };
-        eprintln!("{:4} s  {first}{}", begin.elapsed().as_secs(), if wanted.len() > 1 { ", ..." } else { "" });
+        eprintln!(
+            "{:4} s  {first}{}",
+            begin.elapsed().as_secs(),
+            if wanted.len() > 1 { ", ..." } else { "" }
+        );
         for _ in 0..scale.runs {
             for (s, system) in SYSTEMS.iter().enumerate().filter(|(_, s)| args.wants_system(s.name)) {
                 for (c, config) in system.configs.iter().enumerate() {
@@ -60,8 +67,10 @@ pub fn run(args: &Args) -> Result<()> {
             Row::new(workload, system, config, durability, unit, values)
         })
         .collect();
-    let troubles: Vec<String> =
-        troubles.into_iter().map(|(what, count)| format!("{what} ({count} of {} runs)", scale.runs)).collect();
+    let troubles: Vec<String> = troubles
+        .into_iter()
+        .map(|(what, count)| format!("{what} ({count} of {} runs)", scale.runs))
+        .collect();
     report::write(&args.out, &rows, &troubles, scale.runs, args.quick)?;
     eprintln!("{:4} s  done: {}", begin.elapsed().as_secs(), args.out.join("results.md").display());
     Ok(())

@@ -35,11 +35,8 @@ impl Row {
     ) -> Row {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            (values[middle - 1] + values[middle]) / 2.0
-        };
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
         let (min, max) = (values[0], values[values.len() - 1]);
         Row { workload, system, config, durability, unit, median, min, max }
     }

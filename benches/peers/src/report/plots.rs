@@ -68,7 +68,8 @@ fn curves(rows: &[Row], family: &str) -> String {
     let systems: Vec<&Row> = rows.iter().filter(|row| row.workload == first).collect();
     let of = |system: &Row, point: &str| {
         let name = format!("{family}_{point}");
-        let same = |row: &&Row| row.workload == name && row.system == system.system && row.config == system.config;
+        let same =
+            |row: &&Row| row.workload == name && row.system == system.system && row.config == system.config;
         rows.iter().find(same).map(|row| row.median.max(1.0))
     };
     let values = systems.iter().flat_map(|s| POINTS.iter().filter_map(|(point, _)| of(s, point)));
@@ -78,12 +79,14 @@ fn curves(rows: &[Row], family: &str) -> String {
     let (left, top, width, height) = (70.0, 40.0, 560.0, 380.0);
     let x = |i: usize| left + width * i as f64 / (POINTS.len() - 1) as f64;
     let y = |value: f64| top + height * (high - value.log10()) / (high - low).max(1.0);
-    let mut svg = Svg::new(left + width + 330.0, (top + height + 50.0).max(70.0 + 18.0 * systems.len() as f64));
+    let mut svg =
+        Svg::new(left + width + 330.0, (top + height + 50.0).max(70.0 + 18.0 * systems.len() as f64));
     svg.text((10.0, 20.0), "start", format!("{family}: time by percentile"));
     for decade in low as i32..=high as i32 {
         let at = y(10f64.powi(decade));
         svg.line((left, at), (left + width, at), "#dddddd");
-        let names = ["1 ns", "10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s"];
+        let names =
+            ["1 ns", "10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s"];
         svg.text((left - 8.0, at + 4.0), "end", names.get(decade as usize).copied().unwrap_or(""));
     }
     for (i, (_, name)) in POINTS.iter().enumerate() {

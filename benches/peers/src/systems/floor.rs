@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Arrivals, Config, Disk, Durability, FlushBy, Opening, Store, System, Tail};
+use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
 use crate::workloads::Probe::{Append, Batch, Latency, Park, Sync, Tail as Follow, Ticks};
@@ -21,6 +22,7 @@ pub static SYSTEM: System = System {
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
+        Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
         Config { name: "futex wake-up", durability: Durability::Memory, probes: &[Park] },
         Config { name: LZ4, durability: Durability::Memory, probes: &[Ticks] },
@@ -29,6 +31,7 @@ pub static SYSTEM: System = System {
 };
 
 const PWRITE: &str = "64 KiB pwrite";
+const PREALLOCATED: &str = "write + fdatasync, preallocated";
 const LZ4: &str = "LZ4 of 64 KiB blocks";
 const BLOCK: usize = 64 << 10;
 
@@ -39,6 +42,15 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         "CRC-32 of the bytes" => Box::new(Crc(0)),
         "empty loop" => Box::new(Empty),
         "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),
+        PREALLOCATED => {
+            let file = File::create(path)?;
+            // SAFETY: the descriptor is open.
+            if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, 64 << 20) } != 0 {
+                return Err(std::io::Error::last_os_error().into());
+            }
+            file.sync_all()?;
+            Box::new(Flushed { file })
+        }
         "one cache line" => Box::new(Line(Arc::default())),
         "futex wake-up" => Box::new(Futex(Arc::default())),
         name => {
@@ -206,11 +218,6 @@ impl Store for Flushed {
         Ok(self.file.sync_data()?)
     }
 
-    /// Each thread for itself: the kernel is what they share.
-    fn disk(&mut self) -> Result<Option<Arc<dyn Disk>>> {
-        Ok(None)
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         Ok(())
     }
@@ -307,8 +314,7 @@ impl Tail for FutexTail {
 
     fn park(&mut self, arrivals: &mut Arrivals, limit: Duration) -> Result<()> {
         let private = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        let limit =
-            libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
+        let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
         // SAFETY: the word and the time live through the call; the kernel only reads them.
         unsafe {
             let word = self.word.count.as_ptr();

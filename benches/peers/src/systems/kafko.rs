@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::{Arrivals, Config, Disk, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Feed, Item, Tally};
-use crate::workloads::Probe::{Append, Batch, Latency, Park, Reopen, Sync, Tail as Follow, Ticks};
+use crate::workloads::Probe::{Append, Batch, Latency, Park, Reopen, Sync, Ticks};
 
 /// It rereads the rest of a segment for every record: small ones make reading bearable.
 const SMALL: &str = "64 KiB segments";
@@ -24,7 +24,7 @@ pub static SYSTEM: System = System {
             durability: Durability::Process,
             probes: &[Append, Batch, Latency, Sync, Reopen, Ticks],
         },
-        Config { name: SMALL, durability: Durability::Process, probes: &[Append, Follow, Park] },
+        Config { name: SMALL, durability: Durability::Process, probes: &[Append, Park] },
         Config { name: "lz4", durability: Durability::Process, probes: &[Ticks] },
     ],
     open,

@@ -40,7 +40,8 @@ impl MessageExt for Entry {
 }
 
 fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
-    let mut config = EngineConfig { dir: opening.dir.join("raft").display().to_string(), ..Default::default() };
+    let mut config =
+        EngineConfig { dir: opening.dir.join("raft").display().to_string(), ..Default::default() };
     if opening.config == PLAIN {
         config.batch_compression_threshold = ReadableSize(0);
     }

@@ -19,7 +19,11 @@ pub static SYSTEM: System = System {
             durability: Durability::Process,
             probes: &[Append, Batch, Latency, Follow, Sync, Reopen, Ticks],
         },
-        Config { name: "in memory", durability: Durability::Memory, probes: &[Append, Batch, Latency, Follow] },
+        Config {
+            name: "in memory",
+            durability: Durability::Memory,
+            probes: &[Append, Batch, Latency, Follow],
+        },
         Config { name: "lz4", durability: Durability::Process, probes: &[Ticks] },
         Config { name: "snappy", durability: Durability::Process, probes: &[Ticks] },
     ],

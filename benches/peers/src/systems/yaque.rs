@@ -52,9 +52,7 @@ impl Store for Yaque {
     }
 
     fn tail(&mut self) -> Result<Box<dyn Tail>> {
-        Ok(Box::new(Follower(
-            ReceiverBuilder::new().save_every_nth(None).save_every(None).open(&self.dir)?,
-        )))
+        Ok(Box::new(Follower(ReceiverBuilder::new().save_every_nth(None).save_every(None).open(&self.dir)?)))
     }
 
     fn close(self: Box<Self>) -> Result<()> {

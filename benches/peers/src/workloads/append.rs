@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Answer, Job, Phase, fill};
+use super::{Answer, Job, Phase, fill, leave};
 use crate::Result;
 use crate::feed::Tally;
 use crate::systems::Durability;
 use crate::usage;
 
-/// How many bytes go before anything is measured: more than memory that is recycled has, so that it is warm.
-const WARM_UP: u64 = 96 << 20;
+/// How many bytes of values go before anything is measured: more than memory that is recycled has, so that it is warm.
+const WARM_UP: u64 = 56 << 20;
 
 /// How many bytes a burst has: less than that memory.
 const BURST: u64 = 20_000_000;
@@ -26,7 +26,7 @@ fn append(job: &Job) -> Result<Answer> {
     let feed = job.feed();
     let mut store = job.open()?;
     let len = job.value_bytes as u64;
-    let warm_up = Job { records: WARM_UP / len, seconds: job.seconds.max(0.2), ..job.clone() };
+    let warm_up = Job { records: WARM_UP / len, seconds: job.seconds.max(0.15), ..job.clone() };
     let (warm, _) = fill(&warm_up, |from, to| store.append_run(&feed, from, to), 0)?;
     store.settle()?;
     let hasty = Job { records: BURST / len, ..job.clone() };
@@ -40,7 +40,10 @@ fn append(job: &Job) -> Result<Answer> {
     store.settle()?;
     usage::quiesce();
     let (count, cpu) = ((end - burst) as f64, usage::cpu() - before);
-    store.close()?;
+    match durability {
+        Durability::None => store.close()?,
+        _ => leave(store)?,
+    }
     Ok(Answer {
         measures: vec![
             job.measure("append_one", durability, "records/s", count / took.as_secs_f64()),

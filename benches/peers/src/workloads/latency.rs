@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Answer, FLUSH_EVERY, Job, Measure, PERCENTILES};
+use super::{Answer, FLUSH_EVERY, Job, Measure, PERCENTILES, leave};
 use crate::systems::{Durability, FlushBy};
 use crate::{Result, clock};
 
@@ -179,7 +179,7 @@ pub fn run(job: &Job) -> Result<Answer> {
         stop.store(true, Ordering::Relaxed);
         paced
     })?;
-    store.close()?;
+    leave(store)?;
     if !paced.kept_up(&pace) {
         return Err(format!("{} records/s are too many for it", job.rate).into());
     }

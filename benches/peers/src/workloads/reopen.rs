@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Answer, Job, Phase, fill};
+use super::{Answer, Job, Phase};
 use crate::Result;
 use crate::feed::Tally;
 use crate::systems::Durability;
@@ -17,11 +17,7 @@ pub fn run(job: &Job) -> Result<Answer> {
 /// The caller kills this process once it has answered.
 fn fill_and_hang(job: &Job) -> Result<Answer> {
     let (feed, mut store) = (job.feed(), job.open()?);
-    let (end, _) = if job.in_batches()? {
-        fill(job, |from, to| store.append_batches(&feed, from, to, 100), 0)?
-    } else {
-        fill(job, |from, to| store.append_run(&feed, from, to), 0)?
-    };
+    let (end, _) = job.fill_fast(&feed, &mut *store)?;
     // Those that promise nothing are asked to store it: else there is nothing to open.
     if job.durability()? == Durability::None {
         store.sync()?;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::latency::{Arrivals, Pace, percentiles};
-use super::{Answer, Job, Probe};
+use super::{Answer, Job, Probe, leave};
 use crate::Result;
 
 pub fn run(job: &Job) -> Result<Answer> {
@@ -23,17 +23,20 @@ pub fn run(job: &Job) -> Result<Answer> {
             followed.map(|()| arrivals)
         });
         let paced = store.append_paced(&feed, 0, &pace);
+        let kept_up = paced.as_ref().is_ok_and(|paced| paced.kept_up(&pace));
         let since = Instant::now();
-        while !done.load(Ordering::Acquire) && since.elapsed() < Duration::from_secs(2) {
+        while kept_up && !done.load(Ordering::Acquire) && since.elapsed() < Duration::from_secs(2) {
             std::thread::sleep(Duration::from_millis(1));
         }
         stop.store(true, Ordering::Relaxed);
         let arrivals = reader.join().map_err(|_| "the reader panicked")??;
-        if !paced?.kept_up(&pace) {
+        paced?;
+        if !kept_up {
             return Err(format!("{} records/s are too many for it", job.rate).into());
         }
         Result::Ok(arrivals)
     })?;
+    leave(store)?;
     if arrivals.count != job.records {
         return Err(format!("{} of {} records arrived", arrivals.count, job.records).into());
     }
