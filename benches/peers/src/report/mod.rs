@@ -50,11 +50,15 @@ impl Row {
 const OURS: &str = "tapelog";
 const FLOOR: &str = "floor";
 
-/// What a row is compared with: our first configuration of the same durability. A floor is none of ours to equal
-/// in what it promises, and is compared with the first that there is.
+/// What a row is compared with: ours of the same durability, in the configuration of the same name where there is
+/// one (a codec), else as it comes. A floor is none of ours to equal in what it promises, and is compared with
+/// the first that there is.
 fn reference<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
-    let mut ours = rows.iter().filter(|r| r.system == OURS && r.workload == row.workload);
-    ours.find(|r| row.system == FLOOR || r.durability == row.durability)
+    let equal = |r: &&Row| {
+        let promise = row.system == FLOOR || r.durability == row.durability;
+        promise && r.system == OURS && r.workload == row.workload
+    };
+    rows.iter().filter(equal).find(|r| r.config == row.config).or_else(|| rows.iter().find(equal))
 }
 
 /// How many times better ours is than `row`.

@@ -32,7 +32,8 @@ pub static SYSTEM: System = System {
 
 const PWRITE: &str = "64 KiB pwrite";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
-const LZ4: &str = "LZ4 of 64 KiB blocks";
+/// Of blocks of 64 KiB, on one core.
+const LZ4: &str = "lz4";
 const BLOCK: usize = 64 << 10;
 
 fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {

@@ -169,7 +169,7 @@ pub fn run(job: &Job) -> Result<Answer> {
                         if let Err(e) = flush() {
                             eprintln!("the flush failed: {e}");
                         }
-                        std::thread::sleep(FLUSH_EVERY.min(Duration::from_millis(50)));
+                        std::thread::sleep(FLUSH_EVERY);
                     }
                 });
             }

@@ -194,7 +194,7 @@ impl Scale {
             runs: 5,
             large: true,
             records: 5_000_000,
-            seconds: 1.5,
+            seconds: 1.0,
             paced_seconds: 1.0,
             disk_seconds: 0.5,
             reopen_bytes: 1 << 30,
