@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
             begin.elapsed().as_secs(),
             if wanted.len() > 1 { ", ..." } else { "" }
         );
-        for _ in 0..scale.runs {
+        for _ in 0..scale.runs.min(work.most_runs) {
             for (s, system) in SYSTEMS.iter().enumerate().filter(|(_, s)| args.wants_system(s.name)) {
                 for (c, config) in system.configs.iter().enumerate() {
                     if !config.probes.contains(&work.job.probe) {

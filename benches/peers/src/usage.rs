@@ -18,10 +18,11 @@ pub fn cpu() -> Duration {
     of(usage.ru_utime) + of(usage.ru_stime)
 }
 
-/// Waits until background threads have nothing left to do: 1 ms of work in 25 ms at most. Gives up after 3 s.
-pub fn quiesce() {
+/// Waits until background threads have nothing left to do: 1 ms of work in 25 ms at most. Gives up after `limit`:
+/// some never rest.
+pub fn quiesce(limit: Duration) {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(3) {
+    while begin.elapsed() < limit {
         let before = cpu();
         std::thread::sleep(Duration::from_millis(25));
         if cpu() - before < Duration::from_millis(1) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logdb::{Config as DbConfig, DurabilityMode, LogDb};
+use logdb::{Config as DbConfig, DurabilityMode, LogDb, ShutdownReport};
 
 use super::{Config, Disk, Durability, FlushBy, Opening, Store, System};
 use crate::Result;
@@ -75,8 +75,10 @@ impl Store for Db {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        self.0.drain(Duration::from_secs(60))?;
-        Ok(())
+        match self.0.drain(Duration::from_secs(60))? {
+            ShutdownReport::Clean => Ok(()),
+            other => Err(format!("it drained to {other:?}").into()),
+        }
     }
 }
 

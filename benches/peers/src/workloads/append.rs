@@ -33,12 +33,12 @@ fn append(job: &Job) -> Result<Answer> {
     let (burst, took) = fill(&hasty, |from, to| store.append_run(&feed, from, to), warm)?;
     let per_burst = took.as_nanos() as f64 / (burst - warm) as f64;
     store.settle()?;
-    usage::quiesce();
+    usage::quiesce(Duration::from_millis(200));
 
     let before = usage::cpu();
     let (end, took) = fill(job, |from, to| store.append_run(&feed, from, to), burst)?;
     store.settle()?;
-    usage::quiesce();
+    usage::quiesce(Duration::from_millis(500));
     let (count, cpu) = ((end - burst) as f64, usage::cpu() - before);
     match durability {
         Durability::None => store.close()?,

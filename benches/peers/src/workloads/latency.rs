@@ -5,7 +5,6 @@
 //! from the call: what one append takes by itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 

@@ -169,6 +169,8 @@ fn leave(mut store: Box<dyn Store>) -> Result<()> {
 pub struct Work {
     pub workloads: Vec<String>,
     pub job: Job,
+    /// At most so many runs, for what takes long and varies little.
+    pub most_runs: usize,
 }
 
 const PERCENTILES: [(&str, f64); 6] =
@@ -195,7 +197,7 @@ impl Scale {
             large: true,
             records: 5_000_000,
             seconds: 1.0,
-            paced_seconds: 1.0,
+            paced_seconds: 0.7,
             disk_seconds: 0.5,
             reopen_bytes: 1 << 30,
             ticks: 1_000_000,
@@ -237,7 +239,10 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     };
     let named = |names: &[&str], suffix: &str| names.iter().map(|n| format!("{n}{suffix}")).collect();
     let mut works = Vec::new();
-    let mut add = |workloads: Vec<String>, job: Job| works.push(Work { workloads, job });
+    let mut add = |workloads: Vec<String>, job: Job| {
+        let most_runs = if job.probe == Probe::Reopen { 3 } else { usize::MAX };
+        works.push(Work { workloads, job, most_runs });
+    };
     add(named(&["append_one", "append_burst", "cpu_per_record", "replay"], ""), blank.clone());
     let large = Job { value_bytes: 1024, records: scale.records / 10, suffix: "_1k".into(), ..blank.clone() };
     add(named(&["append_one", "append_burst", "cpu_per_record", "replay"], "_1k"), large.clone());
@@ -266,7 +271,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
         add(names, Job { probe: Probe::Sync, threads, seconds, ..blank.clone() });
     }
     let records = scale.reopen_bytes / 112;
-    let reopen = Job { probe: Probe::Reopen, records, seconds: 60.0, ..blank.clone() };
+    let reopen = Job { probe: Probe::Reopen, records, seconds: 12.0, ..blank.clone() };
     add(vec!["reopen_killed".into(), "reopen_clean".into()], reopen);
     let ticks = Job { probe: Probe::Ticks, records: scale.ticks, seconds: 10.0, ..blank };
     add(vec!["append_ticks".into(), "bytes_on_disk".into()], ticks);

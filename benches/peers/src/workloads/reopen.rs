@@ -18,6 +18,9 @@ pub fn run(job: &Job) -> Result<Answer> {
 fn fill_and_hang(job: &Job) -> Result<Answer> {
     let (feed, mut store) = (job.feed(), job.open()?);
     let (end, _) = job.fill_fast(&feed, &mut *store)?;
+    if end < job.records {
+        return Err(format!("in {} s it stored {end} of {} records", job.seconds, job.records).into());
+    }
     // Those that promise nothing are asked to store it: else there is nothing to open.
     if job.durability()? == Durability::None {
         store.sync()?;
