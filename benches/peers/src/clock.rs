@@ -27,12 +27,12 @@ pub fn now() -> u64 {
     BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Measures how long a tick is; the first call takes 20 ms, so make it before anything is timed.
+/// Measures how long a tick is; the first call takes 4 ms, so make it before anything is timed.
 pub fn calibrate() -> f64 {
     SCALE
         .get_or_init(|| {
             let (begin, from) = (Instant::now(), now());
-            while begin.elapsed() < Duration::from_millis(20) {
+            while begin.elapsed() < Duration::from_millis(4) {
                 std::hint::spin_loop();
             }
             let (ns, ticks) = (begin.elapsed().as_nanos() as f64, (now() - from) as f64);

@@ -26,7 +26,7 @@ fn append(job: &Job) -> Result<Answer> {
     let feed = job.feed();
     let mut store = job.open()?;
     let len = job.value_bytes as u64;
-    let warm_up = Job { records: WARM_UP / len, seconds: (0.3 * job.seconds).max(0.15), ..job.clone() };
+    let warm_up = Job { records: WARM_UP / len, seconds: (0.3 * job.seconds).max(0.1), ..job.clone() };
     let (warm, _) = fill(&warm_up, |from, to| store.append_run(&feed, from, to), 0)?;
     store.settle()?;
     let hasty = Job { records: BURST / len, ..job.clone() };

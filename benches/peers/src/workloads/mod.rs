@@ -210,10 +210,10 @@ impl Scale {
             runs: 3,
             large: false,
             records: 300_000,
-            seconds: 0.08,
-            paced_seconds: 0.08,
-            disk_seconds: 0.06,
-            reopen_bytes: 16 << 20,
+            seconds: 0.06,
+            paced_seconds: 0.05,
+            disk_seconds: 0.05,
+            reopen_bytes: 8 << 20,
             ticks: 60_000,
         }
     }
