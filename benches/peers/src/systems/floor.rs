@@ -1,0 +1,326 @@
+//! Physical floors: what the machine gives to something that is no log at all.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
+use crate::Result;
+use crate::feed::{Item, Tally};
+use crate::workloads::Probe::{Append, Batch, Latency, Park, Sync, Tail as Follow, Ticks};
+
+pub static SYSTEM: System = System {
+    name: "floor",
+    configs: &[
+        Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks] },
+        Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
+        Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
+        Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
+        Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
+        Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
+        Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
+        Config { name: "futex wake-up", durability: Durability::Memory, probes: &[Park] },
+        Config { name: LZ4, durability: Durability::Memory, probes: &[Ticks] },
+    ],
+    open,
+};
+
+const PWRITE: &str = "64 KiB pwrite";
+const PREALLOCATED: &str = "write + fdatasync, preallocated";
+/// Of blocks of 64 KiB, on one core.
+const LZ4: &str = "lz4";
+const BLOCK: usize = 64 << 10;
+
+fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
+    let path = opening.dir.join("floor");
+    Ok(match opening.config {
+        "copy into warm memory" => Box::new(Copy { ring: vec![1; 64 << 20], at: 0 }),
+        "CRC-32 of the bytes" => Box::new(Crc(0)),
+        "empty loop" => Box::new(Empty),
+        "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),
+        PREALLOCATED => {
+            let file = File::create(path)?;
+            // SAFETY: the descriptor is open.
+            if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, 64 << 20) } != 0 {
+                return Err(std::io::Error::last_os_error().into());
+            }
+            file.sync_all()?;
+            Box::new(Flushed { file })
+        }
+        "one cache line" => Box::new(Line(Arc::default())),
+        "futex wake-up" => Box::new(Futex(Arc::default())),
+        name => {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let block = Vec::with_capacity(2 * BLOCK);
+            Box::new(Blocks { path, file, at: 0, block, out: vec![0; 2 * BLOCK], lz4: name == LZ4 })
+        }
+    })
+}
+
+/// Frames of a length, a key and a value, written 64 KiB at a time; or compressed, as one core can.
+struct Blocks {
+    path: PathBuf,
+    file: File,
+    at: u64,
+    block: Vec<u8>,
+    out: Vec<u8>,
+    lz4: bool,
+}
+
+impl Blocks {
+    fn spill(&mut self) -> Result<()> {
+        let bytes = if self.lz4 {
+            let len = lz4_flex::block::compress_into(&self.block, &mut self.out)?;
+            &self.out[..len]
+        } else {
+            &self.block[..]
+        };
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl Store for Blocks {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        if self.block.len() + 12 + value.len() > BLOCK {
+            self.spill()?;
+        }
+        self.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.block.extend_from_slice(key);
+        self.block.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn append_batch(&mut self, batch: &[Item<'_>]) -> Result<()> {
+        batch.iter().try_for_each(|(key, value)| self.append(key, value))
+    }
+
+    fn read_all(&mut self, tally: &mut Tally) -> Result<()> {
+        let mut file = File::open(&self.path)?;
+        let (mut buffer, mut filled) = (vec![0; 4 * BLOCK], 0);
+        loop {
+            let read = file.read(&mut buffer[filled..])?;
+            if read == 0 {
+                return Ok(());
+            }
+            filled += read;
+            let mut at = 0;
+            while let Some(&len) = buffer[at..filled].first_chunk::<4>() {
+                let end = at + 12 + u32::from_le_bytes(len) as usize;
+                if end > filled {
+                    break;
+                }
+                if !tally.take(&buffer[at + 12..end]) {
+                    return Ok(());
+                }
+                at = end;
+            }
+            buffer.copy_within(at..filled, 0);
+            filled -= at;
+        }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.spill()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        Ok(self.file.sync_data()?)
+    }
+
+    fn close(mut self: Box<Self>) -> Result<()> {
+        self.spill()?;
+        self.sync()
+    }
+}
+
+struct Copy {
+    ring: Vec<u8>,
+    at: usize,
+}
+
+impl Store for Copy {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        if self.at + 8 + value.len() > self.ring.len() {
+            self.at = 0;
+        }
+        let (head, rest) = self.ring[self.at..].split_at_mut(8);
+        head.copy_from_slice(key);
+        rest[..value.len()].copy_from_slice(value);
+        self.at += 8 + value.len();
+        Ok(())
+    }
+
+    fn flush_by(&mut self) -> Result<FlushBy> {
+        Ok(FlushBy::Itself)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        std::hint::black_box(self.ring);
+        Ok(())
+    }
+}
+
+struct Crc(u32);
+
+impl Store for Crc {
+    #[inline]
+    fn append(&mut self, _key: &[u8; 8], value: &[u8]) -> Result<()> {
+        self.0 ^= crc32fast::hash(value);
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        std::hint::black_box(self.0);
+        Ok(())
+    }
+}
+
+struct Empty;
+
+impl Store for Empty {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], _value: &[u8]) -> Result<()> {
+        std::hint::black_box(key);
+        Ok(())
+    }
+
+    fn flush_by(&mut self) -> Result<FlushBy> {
+        Ok(FlushBy::Itself)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Flushed {
+    file: File,
+}
+
+impl Store for Flushed {
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let mut record = [0; 2048];
+        record[..8].copy_from_slice(key);
+        record[8..8 + value.len()].copy_from_slice(value);
+        Ok(self.file.write_all(&record[..8 + value.len()])?)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        Ok(self.file.sync_data()?)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One slot that two cores pass back and forth: the writer waits until the reader took what is in it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Slot {
+    stamp: AtomicU64,
+}
+
+struct Line(Arc<Slot>);
+
+impl Store for Line {
+    #[inline]
+    fn append(&mut self, _key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let stamp = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        while self.0.stamp.load(Ordering::Acquire) != 0 {
+            std::hint::spin_loop();
+        }
+        self.0.stamp.store(stamp, Ordering::Release);
+        Ok(())
+    }
+
+    fn tail(&mut self) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(LineTail(Arc::clone(&self.0))))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct LineTail(Arc<Slot>);
+
+impl Tail for LineTail {
+    #[inline]
+    fn poll(&mut self, arrivals: &mut Arrivals) -> Result<()> {
+        let stamp = self.0.stamp.load(Ordering::Acquire);
+        if stamp != 0 {
+            arrivals.take(&stamp.to_le_bytes());
+            self.0.stamp.store(0, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Word {
+    count: AtomicU32,
+    stamp: AtomicU64,
+}
+
+struct Futex(Arc<Word>);
+
+impl Store for Futex {
+    fn append(&mut self, _key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let stamp = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        self.0.stamp.store(stamp, Ordering::Release);
+        self.0.count.fetch_add(1, Ordering::Release);
+        let private = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: the word lives as long as its Arc; a wake-up touches no memory.
+        unsafe { libc::syscall(libc::SYS_futex, self.0.count.as_ptr(), private, 1) };
+        Ok(())
+    }
+
+    fn tail(&mut self) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(FutexTail { word: Arc::clone(&self.0), seen: 0 }))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct FutexTail {
+    word: Arc<Word>,
+    seen: u32,
+}
+
+impl Tail for FutexTail {
+    fn poll(&mut self, arrivals: &mut Arrivals) -> Result<()> {
+        let count = self.word.count.load(Ordering::Acquire);
+        if count != self.seen {
+            // Wake-ups that fell together carry one time.
+            arrivals.skip(u64::from(count.wrapping_sub(self.seen)) - 1);
+            self.seen = count;
+            arrivals.take(&self.word.stamp.load(Ordering::Acquire).to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, arrivals: &mut Arrivals, limit: Duration) -> Result<()> {
+        let private = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
+        // SAFETY: the word and the time live through the call; the kernel only reads them.
+        unsafe {
+            let word = self.word.count.as_ptr();
+            libc::syscall(libc::SYS_futex, word, private, self.seen, &raw const limit);
+        }
+        self.poll(arrivals)
+    }
+}

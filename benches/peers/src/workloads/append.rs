@@ -1,0 +1,74 @@
+//! Append one by one, and what that costs; then reading it back in another process.
+
+use std::time::{Duration, Instant};
+
+use super::{Answer, Job, Phase, fill, leave};
+use crate::Result;
+use crate::feed::Tally;
+use crate::systems::Durability;
+use crate::usage;
+
+/// How many bytes of values go before anything is measured: more than memory that is recycled has, so that it is warm.
+const WARM_UP: u64 = 56 << 20;
+
+/// How many bytes a burst has: less than that memory.
+const BURST: u64 = 20_000_000;
+
+pub fn run(job: &Job) -> Result<Answer> {
+    match job.phase {
+        Phase::Fill => append(job),
+        Phase::Read | Phase::Open => replay(job),
+    }
+}
+
+fn append(job: &Job) -> Result<Answer> {
+    let durability = job.durability()?;
+    let feed = job.feed();
+    let mut store = job.open()?;
+    let len = job.value_bytes as u64;
+    let warm_up = Job { records: WARM_UP / len, seconds: (0.3 * job.seconds).max(0.1), ..job.clone() };
+    let (warm, _) = fill(&warm_up, |from, to| store.append_run(&feed, from, to), 0)?;
+    store.settle()?;
+    let hasty = Job { records: BURST / len, ..job.clone() };
+    let (burst, took) = fill(&hasty, |from, to| store.append_run(&feed, from, to), warm)?;
+    let per_burst = took.as_nanos() as f64 / (burst - warm) as f64;
+    store.settle()?;
+    usage::quiesce(Duration::from_millis(200));
+
+    let before = usage::cpu();
+    let (end, took) = fill(job, |from, to| store.append_run(&feed, from, to), burst)?;
+    store.settle()?;
+    usage::quiesce(Duration::from_millis(500));
+    let (count, cpu) = ((end - burst) as f64, usage::cpu() - before);
+    match durability {
+        Durability::None => store.close()?,
+        _ => leave(store)?,
+    }
+    Ok(Answer {
+        measures: vec![
+            job.measure("append_one", durability, "records/s", count / took.as_secs_f64()),
+            job.measure("append_burst", durability, "ns", per_burst),
+            job.measure("cpu_per_record", durability, "ns", cpu.as_nanos() as f64 / count),
+        ],
+        records: end,
+        error: None,
+    })
+}
+
+/// Reading stands for no promise: whatever the durability of the appends, all of them are in files by now.
+fn replay(job: &Job) -> Result<Answer> {
+    let mut store = job.open()?;
+    let begin = Instant::now();
+    let mut tally = Tally::new(job.limit().max(Duration::from_millis(200)));
+    store.read_all(&mut tally)?;
+    let took = begin.elapsed();
+    if tally.count == 0 || (tally.count < job.stored && !tally.expired()) {
+        return Err(format!("{} of {} records were read", tally.count, job.stored).into());
+    }
+    if tally.hash != job.feed().tally(tally.count) {
+        return Err(format!("{} records were read, and they are not what was appended", tally.count).into());
+    }
+    let rate = tally.count as f64 / took.as_secs_f64();
+    let measures = vec![job.measure("replay", Durability::None, "records/s", rate)];
+    Ok(Answer { measures, records: tally.count, error: None })
+}

@@ -1,0 +1,60 @@
+//! How long an open takes, until the first append has returned: after `kill -9`, then after a clean end.
+
+use std::time::{Duration, Instant};
+
+use super::{Answer, Job, Phase};
+use crate::Result;
+use crate::feed::Tally;
+use crate::systems::Durability;
+
+pub fn run(job: &Job) -> Result<Answer> {
+    match job.phase {
+        Phase::Fill => fill_and_hang(job),
+        Phase::Read | Phase::Open => reopen(job),
+    }
+}
+
+/// The caller kills this process once it has answered.
+fn fill_and_hang(job: &Job) -> Result<Answer> {
+    let (feed, mut store) = (job.feed(), job.open()?);
+    let (end, _) = job.fill_fast(&feed, &mut *store)?;
+    if end < job.records {
+        return Err(format!("in {} s it stored {end} of {} records", job.seconds, job.records).into());
+    }
+    // Those that promise nothing are asked to store it: else there is nothing to open.
+    if job.durability()? == Durability::None {
+        store.sync()?;
+    }
+    crate::answer(&Answer { records: end, ..Answer::default() });
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn reopen(job: &Job) -> Result<Answer> {
+    let feed = job.feed();
+    let (killed, durability) = match job.phase {
+        Phase::Read => (false, Durability::None),
+        _ => (true, job.durability()?),
+    };
+    let begin = Instant::now();
+    let mut store = job.open()?;
+    let (key, value) = feed.item(job.stored);
+    store.append(&key, value)?;
+    let took = begin.elapsed();
+    if killed && durability != Durability::None {
+        let mut tally = Tally::new(Duration::from_secs(1));
+        store.read_all(&mut tally)?;
+        let expected = job.stored + 1;
+        if tally.count < expected && !tally.expired() {
+            return Err(format!("{} of {expected} records survived", tally.count).into());
+        }
+        if tally.hash != feed.tally(tally.count) {
+            return Err("what survived is not what was appended".into());
+        }
+    }
+    store.close()?;
+    let name = if killed { "reopen_killed" } else { "reopen_clean" };
+    let measures = vec![job.measure(name, durability, "ms", took.as_secs_f64() * 1e3)];
+    Ok(Answer { measures, records: job.stored + 1, error: None })
+}
