@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tapelog::clock::{Clock, CoarseClock, SystemClock};
 use tapelog::{Compression, Log, Partition, Record, Timestamp, TopicConfig};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -216,6 +217,35 @@ impl Bench {
             settle()?;
             table.time("append_batch of 100", records, || feed.append_in_batches(&partition, records))?;
             settle()?;
+            let mut appender = partition.appender()?;
+            table.time("append through the exclusive appender", records, || {
+                for n in 0..records {
+                    black_box(appender.append(feed.record(n))?);
+                }
+                Ok(())
+            })?;
+            settle()?;
+            table.time("claimed, filled and committed", records, || {
+                for n in 0..records {
+                    let mut claim = appender.claim(108)?;
+                    let at = n * 8 % 3900;
+                    claim.copy_from_slice(&feed.bytes[at..at + 108]);
+                    black_box(claim.commit_at(Timestamp::from_nanos(n as i64))?);
+                }
+                Ok(())
+            })?;
+            settle()?;
+            for (name, clock) in [
+                ("reading the system's clock", &SystemClock as &dyn Clock),
+                ("reading the coarse clock", &CoarseClock),
+            ] {
+                table.time(name, records, || {
+                    for _ in 0..records {
+                        black_box(clock.now());
+                    }
+                    Ok(())
+                })?;
+            }
         }
         let memory_log = Log::in_memory()?;
         for _ in 0..turns + 1 {

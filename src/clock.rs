@@ -102,6 +102,35 @@ impl Clock for SystemClock {
     }
 }
 
+/// The system's wall clock as of its last tick: some times cheaper to read than [`SystemClock`], and behind it by up to
+/// the kernel's tick, which is 1 to 10 ms (usually 4).
+///
+/// For logs whose records get their time from the log and may share one with many others. Elsewhere than on Linux it
+/// is the same as [`SystemClock`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use tapelog::{Log, clock::CoarseClock};
+///
+/// let log = Log::builder().clock(Arc::new(CoarseClock)).in_memory()?;
+/// # Ok::<(), tapelog::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CoarseClock;
+
+impl Clock for CoarseClock {
+    #[cfg(target_os = "linux")]
+    fn now(&self) -> Timestamp {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Timestamp(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+}
+
 /// A clock that stands still until it is set or advanced, for tests.
 ///
 /// ```
@@ -185,6 +214,14 @@ mod tests {
         assert_eq!(clock.now().as_millis(), 7);
         clock.set(Timestamp::MIN);
         assert_eq!(clock.now(), Timestamp::MIN);
+    }
+
+    #[test]
+    fn the_coarse_clock_is_a_tick_behind_at_most() {
+        let before = SystemClock.now();
+        let coarse = CoarseClock.now();
+        assert!(coarse <= SystemClock.now());
+        assert!(coarse >= before.saturating_sub(Duration::from_millis(100)), "{before} {coarse}");
     }
 
     #[test]

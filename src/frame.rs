@@ -106,6 +106,23 @@ pub(crate) fn frame_len(record: &Record<'_>, with_producer: bool) -> Option<usiz
     (len <= u32::MAX as usize).then_some(len)
 }
 
+/// [`frame_len`] of a record that is a value of `len` bytes and nothing else.
+pub(crate) fn value_frame_len(len: usize) -> Option<usize> {
+    let frame = len.checked_add(FIXED + 7)? & !7;
+    (frame <= u32::MAX as usize).then_some(frame)
+}
+
+/// Writes the header before a value of `len` bytes that stands at [`FIXED`] of `out`, the frame of a record that is
+/// nothing else, with zeros behind it; all but the commit word.
+#[inline]
+pub(crate) fn fill_header(out: &mut [u8], len: usize, offset: u64, timestamp: Timestamp, extra_flags: u8) {
+    out[8..16].copy_from_slice(&offset.to_le_bytes());
+    out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
+    #[allow(clippy::cast_possible_truncation)] // checked by `value_frame_len`
+    let lens = (u64::from(len as u32) << 32) | u64::from(extra_flags | flags::VALUE);
+    out[24..32].copy_from_slice(&lens.to_le_bytes());
+}
+
 fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
     headers.iter().try_fold(0usize, |sum, (name, value)| {
         sum.checked_add(8)?.checked_add(name.len())?.checked_add(value.len())

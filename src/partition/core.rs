@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam::utils::CachePadded;
-use parking_lot::{Mutex, RwLock};
+use crossbeam::utils::{Backoff, CachePadded};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len};
+use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len, value_frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
+use crate::partition::lease::Lease;
 use crate::partition::records::{Identity, Run};
 use crate::partition::settings::{Settings, TimestampType};
 use crate::partition::watermarks::{Signal, Watermark, register};
@@ -43,16 +44,16 @@ pub(crate) enum Wait {
 
 /// Whose time the records of an append carry.
 #[derive(Clone, Copy)]
-struct Stamp {
+pub(super) struct Stamp {
     /// The time of the append, where a record needs it.
-    now: Option<Timestamp>,
+    pub(super) now: Option<Timestamp>,
     /// Whether it overrules the producers', and never goes back.
-    always: bool,
+    pub(super) always: bool,
 }
 
 impl Stamp {
     #[inline]
-    fn of(self, record: &Record<'_>, last: Timestamp) -> Timestamp {
+    pub(super) fn of(self, record: &Record<'_>, last: Timestamp) -> Timestamp {
         match (self.always, record.timestamp, self.now) {
             (true, _, Some(now)) => now.max(last),
             (false, None, Some(now)) => now,
@@ -110,14 +111,16 @@ pub(crate) struct PartitionCore {
     pub(super) engine: Arc<Engine>,
     pub(super) settings: RwLock<Settings>,
     /// The part of the settings that every append looks at.
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) internal: bool,
     pub(super) start: AtomicU64,
     /// Appenders write both with every append; readers poll the second. Neither shares a cache line with what
     /// both only read.
     pub(super) append: CachePadded<Mutex<AppendState>>,
     /// The end offset: everything below is published.
-    pub(super) end: CachePadded<AtomicU64>,
+    pub(super) end: CachePadded<Ends>,
+    /// How an appender that took the head out of `append` is stopped.
+    pub(super) lease: CachePadded<Lease<AtomicBool>>,
     /// Frame bytes taken by the write-behind since the log was opened.
     pub(super) bytes_out: AtomicU64,
     pub(super) tail: Tail,
@@ -135,11 +138,11 @@ pub(crate) struct PartitionCore {
 }
 
 /// Settings that appends look at, kept where that costs a load: a lock here is a fifth of an append.
-struct Limits {
-    segment_bytes: AtomicU64,
+pub(super) struct Limits {
+    pub(super) segment_bytes: AtomicU64,
     max_record_bytes: AtomicU32,
     /// Whether records carry the time of their append.
-    stamps: AtomicBool,
+    pub(super) stamps: AtomicBool,
 }
 
 impl Limits {
@@ -160,19 +163,52 @@ impl Limits {
     }
 }
 
-/// What an append needs, behind the append lock.
-pub(super) struct AppendState {
+/// What appends count.
+pub(super) struct Ends {
+    offset: AtomicU64,
+    /// Frame bytes appended since the log was opened.
+    bytes_in: AtomicU64,
+}
+
+/// Where the next record goes.
+pub(super) struct Head {
     pub(super) writer: Option<ChunkWriter>,
     pub(super) next_offset: u64,
-    /// Frame bytes appended since the log was opened.
-    pub(super) bytes_in: u64,
     pub(super) epoch: u32,
     pub(super) last_timestamp: Timestamp,
     /// Frame bytes in the segment that is appended to; `None` before its first frame.
     pub(super) segment_used: Option<u64>,
-    pub(super) segment_bases: Vec<u64>,
     /// Which of `SLOTS` to ask for next.
     pub(super) slot: usize,
+}
+
+impl Head {
+    /// Whether `len` bytes of frames have room in the chunk at hand.
+    #[inline]
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.room() >= len)
+    }
+
+    /// Whether an append of `total` bytes begins a segment.
+    #[inline]
+    pub(super) fn rolls(&self, total: usize, segment_bytes: u64) -> bool {
+        self.segment_used.is_none_or(|used| used > segment_bytes - total as u64)
+    }
+
+    /// All of it; what stays has no chunk, and its numbers grow old.
+    pub(super) fn take(&mut self) -> Head {
+        Head { writer: self.writer.take(), ..*self }
+    }
+}
+
+/// What an append needs, behind the append lock.
+pub(super) struct AppendState {
+    pub(super) head: Head,
+    /// Whether there is an appender, which alone may append.
+    pub(super) leased: bool,
+    /// Whether it has the head; the one here is empty then.
+    pub(super) out: bool,
+    pub(super) segment_bases: Vec<u64>,
     /// Whether the engine knows that there is something to write.
     pub(super) queued: bool,
     /// Whether the engine knows that there is a chunk that could be given up.
@@ -180,6 +216,30 @@ pub(super) struct AppendState {
     /// Why nothing can be appended (now).
     pub(super) refuse: Option<Error>,
     pub(super) waiters: Vec<Arc<Signal>>,
+}
+
+impl AppendState {
+    /// Begins a segment where an append of `total` bytes does; says whether.
+    #[inline]
+    pub(super) fn roll(&mut self, total: usize, segment_bytes: u64) -> bool {
+        let rolls = self.head.rolls(total, segment_bytes);
+        if rolls {
+            self.head.segment_used = Some(0);
+            self.segment_bases.push(self.head.next_offset);
+        }
+        rolls
+    }
+
+    /// Tells those who wait of an append; true where the engine is to be told as well.
+    #[inline]
+    pub(super) fn announce(&mut self, durable: bool) -> bool {
+        let enqueue = !self.queued && durable;
+        self.queued |= enqueue;
+        if !self.waiters.is_empty() {
+            self.waiters.drain(..).for_each(|waiter| waiter.ring());
+        }
+        enqueue
+    }
 }
 
 impl PartitionCore {
@@ -201,21 +261,25 @@ impl PartitionCore {
             limits: Limits::new(&settings),
             settings: RwLock::new(settings),
             append: CachePadded::new(Mutex::new(AppendState {
-                writer: None,
-                next_offset: opened.end,
-                bytes_in: 0,
-                epoch: opened.epoch,
-                last_timestamp: opened.last_timestamp,
-                segment_used: (!opened.segment_bases.is_empty()).then_some(opened.segment_used),
+                head: Head {
+                    writer: None,
+                    next_offset: opened.end,
+                    epoch: opened.epoch,
+                    last_timestamp: opened.last_timestamp,
+                    segment_used: (!opened.segment_bases.is_empty()).then_some(opened.segment_used),
+                    slot: 0,
+                },
+                leased: false,
+                out: false,
                 segment_bases: opened.segment_bases,
-                slot: 0,
                 queued: false,
                 held: false,
                 refuse: None,
                 waiters: Vec::new(),
             })),
             start: AtomicU64::new(opened.start),
-            end: CachePadded::new(AtomicU64::new(opened.end)),
+            end: CachePadded::new(Ends { offset: AtomicU64::new(opened.end), bytes_in: AtomicU64::new(0) }),
+            lease: CachePadded::default(),
             bytes_out: AtomicU64::new(0),
             tail: Tail::new(),
             chain: opened.chain,
@@ -280,28 +344,27 @@ impl PartitionCore {
             if let Some(error) = &state.refuse {
                 return Err(error.clone());
             }
+            if state.leased {
+                return Err(self.is_leased());
+            }
             if let Some(expected) = expected_end
-                && expected != state.next_offset
+                && expected != state.head.next_offset
             {
-                let message = format!("the end offset is {}, not {expected}", state.next_offset);
+                let message = format!("the end offset is {}, not {expected}", state.head.next_offset);
                 return Err(self.here(Error::new(ErrorKind::UnexpectedEndOffset, message)));
             }
             if records.is_empty() {
-                let (base_offset, timestamp) = (state.next_offset, state.last_timestamp);
+                let (base_offset, timestamp) = (state.head.next_offset, state.head.last_timestamp);
                 return Ok(Appended { base_offset, next_offset: base_offset, timestamp });
             }
-            let has_room = state.writer.as_ref().is_some_and(|w| w.room() >= total);
-            if has_room || self.take_chunk(&mut state, total)? {
+            if state.head.has_room(total) || self.take_chunk(&mut state, total)? {
                 let stamp = Stamp { now, always: stamps };
-                let appended = self.append_to(&mut state, records, total, segment_bytes, stamp);
-                let enqueue = !state.queued && self.engine.is_durable();
-                state.queued |= enqueue;
-                if !state.waiters.is_empty() {
-                    state.waiters.drain(..).for_each(|waiter| waiter.ring());
-                }
+                let rolls = state.roll(total, segment_bytes);
+                let appended = self.append_to(&mut state.head, records, total, rolls, stamp);
+                let enqueue = state.announce(self.engine.is_durable());
                 drop(state);
-                if enqueue && let Some(me) = self.me.upgrade() {
-                    self.engine.enqueue(me);
+                if enqueue {
+                    self.enqueue();
                 }
                 return appended;
             }
@@ -314,20 +377,32 @@ impl PartitionCore {
         }
     }
 
+    /// Tells the engine that there is something to write.
+    pub(super) fn enqueue(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.engine.enqueue(me);
+        }
+    }
+
+    /// The append lock, with an appender that does without it standing still as well.
+    pub(super) fn hold(&self) -> MutexGuard<'_, AppendState> {
+        let state = self.append.lock();
+        if state.out {
+            let backoff = Backoff::new();
+            self.lease.stop(|| backoff.snooze());
+        }
+        state
+    }
+
     /// How many bytes the frames of `records` take; an error where that is more than may be.
     #[inline]
-    fn check_sizes(&self, records: &[Record<'_>], segment_bytes: u64) -> Result<usize> {
+    pub(super) fn check_sizes(&self, records: &[Record<'_>], segment_bytes: u64) -> Result<usize> {
         let max_record_bytes = self.limits.max_record_bytes.load(Ordering::Relaxed);
         let mut total = 0usize;
         for (index, record) in records.iter().enumerate() {
-            let len = frame_len(record, false).filter(|len| *len <= max_record_bytes as usize);
-            let Some(len) = len else {
-                let message = format!(
-                    "record {index} of the append takes {} bytes, more than the topic's {}",
-                    frame_len(record, false).map_or_else(|| "too many".into(), |n| n.to_string()),
-                    max_record_bytes
-                );
-                return Err(self.here(Error::new(ErrorKind::RecordTooLarge, message)));
+            let len = frame_len(record, false);
+            let Some(len) = len.filter(|len| *len <= max_record_bytes as usize) else {
+                return Err(self.too_large(index, len, max_record_bytes));
             };
             total += len;
             if total > MAX_APPEND || total as u64 > segment_bytes {
@@ -339,15 +414,33 @@ impl PartitionCore {
         Ok(total)
     }
 
+    #[cold]
+    fn too_large(&self, index: usize, len: Option<usize>, most: u32) -> Error {
+        let len = len.map_or_else(|| "too many".into(), |len| len.to_string());
+        let message = format!("record {index} of the append takes {len} bytes, more than the topic's {most}");
+        self.here(Error::new(ErrorKind::RecordTooLarge, message))
+    }
+
+    /// How many bytes the frame of a value alone takes; an error where that is more than may be.
+    pub(super) fn check_value(&self, len: usize, segment_bytes: u64) -> Result<usize> {
+        let most = self.limits.max_record_bytes.load(Ordering::Relaxed);
+        let frame = value_frame_len(len);
+        match frame.filter(|frame| *frame <= MAX_APPEND.min(most as usize) && *frame as u64 <= segment_bytes)
+        {
+            Some(frame) => Ok(frame),
+            None => Err(self.too_large(0, frame, most)),
+        }
+    }
+
     /// Gets a chunk that has room for `len` bytes of frames; false where there is none now.
-    fn take_chunk(&self, state: &mut AppendState, len: usize) -> Result<bool> {
+    pub(super) fn take_chunk(&self, state: &mut AppendState, len: usize) -> Result<bool> {
         let want = Want {
             topic_id: self.identity.topic_id,
             partition: self.identity.tp.partition(),
-            epoch: state.epoch,
-            base_offset: state.next_offset,
+            epoch: state.head.epoch,
+            base_offset: state.head.next_offset,
             min_len: len,
-            class_hint: SLOTS[state.slot],
+            class_hint: SLOTS[state.head.slot],
             internal: self.internal,
         };
         loop {
@@ -357,10 +450,10 @@ impl PartitionCore {
                 }
                 self.tail.push(Arc::clone(writer.chunk()));
                 // The successor is in the tail before the old one is sealed: who reads to a seal finds it there.
-                if let Some(old) = state.writer.replace(writer) {
+                if let Some(old) = state.head.writer.replace(writer) {
                     old.seal();
                 }
-                state.slot = (state.slot + 1).min(SLOTS.len() - 1);
+                state.head.slot = (state.head.slot + 1).min(SLOTS.len() - 1);
                 if !state.held {
                     state.held = true;
                     let me: Weak<dyn Duty> = self.me.clone();
@@ -380,29 +473,24 @@ impl PartitionCore {
 
     /// The append itself: everything was checked, there is room for the `total` bytes that it takes.
     #[inline]
-    fn append_to(
+    pub(super) fn append_to(
         &self,
-        state: &mut AppendState,
+        head: &mut Head,
         records: &[Record<'_>],
         total: usize,
-        segment_bytes: u64,
+        rolls: bool,
         stamp: Stamp,
     ) -> Result<Appended> {
-        let base_offset = state.next_offset;
-        let rolls = state.segment_used.is_none_or(|used| used > segment_bytes - total as u64);
-        if rolls {
-            state.segment_used = Some(0);
-            state.segment_bases.push(base_offset);
-        }
-        let Some(writer) = &mut state.writer else {
+        let base_offset = head.next_offset;
+        let Some(writer) = &mut head.writer else {
             return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
         };
-        let mut timestamp = state.last_timestamp;
+        let mut timestamp = head.last_timestamp;
         // Checksums of a batch are taken some frames behind the copy: to read at once what was just stored, in other
         // pieces than it was stored in, stalls the processor (a single frame is stored with that in mind).
         let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
-            timestamp = stamp.of(record, state.last_timestamp);
+            timestamp = stamp.of(record, head.last_timestamp);
             let mut bits = 0;
             if rolls && index == 0 {
                 bits |= flags::FIRST_OF_SEGMENT;
@@ -423,7 +511,7 @@ impl PartitionCore {
             } else {
                 fill(out, record, offset, timestamp, bits, None);
             }
-            state.last_timestamp = state.last_timestamp.max(timestamp);
+            head.last_timestamp = head.last_timestamp.max(timestamp);
             waiting += 1;
             filled += len;
             if waiting == BEHIND || index + 1 == records.len() {
@@ -437,11 +525,19 @@ impl PartitionCore {
             }
         }
         writer.publish();
-        state.next_offset = base_offset + records.len() as u64;
-        state.segment_used = state.segment_used.map(|used| used + total as u64);
-        self.end.store(state.next_offset, Ordering::Release);
-        state.bytes_in += total as u64;
-        Ok(Appended { base_offset, next_offset: state.next_offset, timestamp })
+        self.appended(head, records.len(), total);
+        Ok(Appended { base_offset, next_offset: head.next_offset, timestamp })
+    }
+
+    /// Counts what was published.
+    #[inline]
+    pub(super) fn appended(&self, head: &mut Head, records: usize, total: usize) {
+        head.next_offset += records as u64;
+        head.segment_used = head.segment_used.map(|used| used + total as u64);
+        self.end.offset.store(head.next_offset, Ordering::Release);
+        // There is one at a time that appends, so that this needs no atomic addition.
+        let bytes_in = self.end.bytes_in.load(Ordering::Relaxed) + total as u64;
+        self.end.bytes_in.store(bytes_in, Ordering::Relaxed);
     }
 
     // ---- the read path ---------------------------------------------------------------------------------
@@ -453,7 +549,7 @@ impl PartitionCore {
 
     /// The offset that the next record will get.
     pub(crate) fn end_offset(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
+        self.end.offset.load(Ordering::Acquire)
     }
 
     /// What consumers may read: with one replica, all that is published.
@@ -476,7 +572,7 @@ impl PartitionCore {
         if !self.engine.is_durable() {
             return 0;
         }
-        let bytes_in = self.append.lock().bytes_in;
+        let bytes_in = self.end.bytes_in.load(Ordering::Relaxed);
         bytes_in.saturating_sub(self.bytes_out.load(Ordering::Relaxed))
     }
 
@@ -511,8 +607,8 @@ impl PartitionCore {
     ///
     /// Fails where nothing will ever come: the partition has failed, or is gone. A full disk passes.
     pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
-        let mut state = self.append.lock();
-        if state.next_offset > position {
+        let mut state = self.hold();
+        if self.end_offset() > position {
             return Ok(true);
         }
         match &state.refuse {

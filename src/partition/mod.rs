@@ -3,6 +3,7 @@
 // The rooms behind this door:
 //
 // core           one append path, one read path
+//  ├ appender       appends of one handle alone (lease: how it is stopped)
 //  ├ cursor         reading: hot, cold, and over the hand-over (records: what readers get)
 //  ├ delivery       what an append returns
 //  ├ watermarks     how far the partition has come, and waiting for it
@@ -12,10 +13,12 @@
 // recovery       facts, a plan, the doing of it (through drain's sink)
 // settings       what can be set
 
+pub(crate) mod appender;
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
 pub(crate) mod drain;
+pub(crate) mod lease;
 pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;
@@ -29,6 +32,8 @@ mod tests;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use appender::{Appender, Claim};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -82,7 +87,7 @@ impl Partition {
     /// does, up to the log's `max_block`.
     ///
     /// # Errors
-    /// `RecordTooLarge` before anything is copied; `BufferExhausted` where no room came in time; `NoSpace`,
+    /// `RecordTooLarge` before anything is copied; `IllegalState` while an [`Appender`] lives; `BufferExhausted` where no room came in time; `NoSpace`,
     /// `NoMemory`, `Storage`, `Closed` as the log stands.
     pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
         self.append_at(std::slice::from_ref(&record), None)
@@ -104,12 +109,27 @@ impl Partition {
         self.append_at(records, Some(expected_end))
     }
 
-    fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
-        let own = self.topic_partition();
+    /// The exclusive right to append to this partition, for as long as the [`Appender`] lives.
+    ///
+    /// # Errors
+    /// `IllegalState` where there is an appender already; `InvalidTopic` for an internal topic; `Closed`, `Storage` and their
+    /// like where nothing can be appended any more.
+    pub fn appender(&self) -> Result<Appender> {
+        self.check_internal()?;
+        Appender::new(self.clone())
+    }
+
+    fn check_internal(&self) -> Result<()> {
         if self.core.is_internal() {
             return Err(Error::new(ErrorKind::InvalidTopic, "internal topics are not for appending")
-                .with_topic(own.topic()));
+                .with_topic(self.topic_partition().topic()));
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_named(&self, records: &[Record<'_>]) -> Result<()> {
+        let own = self.topic_partition();
         if let Some(other) = records.iter().filter_map(|r| r.partition).find(|p| *p != own.partition()) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -117,6 +137,12 @@ impl Partition {
             )
             .with_partition(own.topic(), own.partition()));
         }
+        Ok(())
+    }
+
+    fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
+        self.check_internal()?;
+        self.check_named(records)?;
         let wait = Wait::For(self.core.engine().max_block);
         let appended = self.core.append(records, wait, expected_end)?;
         Ok(Delivery::new(&self.core, appended, Acks::All, Durability::Process))

@@ -54,7 +54,7 @@ impl PartitionCore {
         let error = self.here(error);
         if error.kind() == ErrorKind::NoSpace {
             // What was closed stays closed.
-            self.append.lock().refuse.get_or_insert_with(|| error.clone());
+            self.hold().refuse.get_or_insert_with(|| error.clone());
             return Stand::Full(error);
         }
         self.fail(&error);
@@ -64,7 +64,7 @@ impl PartitionCore {
     /// Stops this partition for good and tells everyone who waits.
     pub(crate) fn fail(&self, error: &Error) {
         {
-            let mut state = self.append.lock();
+            let mut state = self.hold();
             state.refuse = Some(error.clone());
             state.waiters.drain(..).for_each(|w| w.ring());
         }
@@ -149,9 +149,7 @@ impl PartitionCore {
         if !state.queued {
             state.queued = true;
             drop(state);
-            if let Some(me) = self.me.upgrade() {
-                self.engine.enqueue(me);
-            }
+            self.enqueue();
         }
     }
 
@@ -208,7 +206,7 @@ impl PartitionCore {
 
     /// Refuses all further appends.
     pub(crate) fn close(&self, error: &Error) {
-        let mut state = self.append.lock();
+        let mut state = self.hold();
         state.refuse = Some(error.clone());
         state.waiters.drain(..).for_each(|w| w.ring());
     }
@@ -227,7 +225,8 @@ impl PartitionCore {
 
     /// Lets go of all memory of a partition that was ended and will not be read: its topic was deleted.
     pub(crate) fn discard(&self) {
-        self.append.lock().writer = None;
+        // An appender that has it lets go of it when it comes by again.
+        self.append.lock().head.writer = None;
         self.drain.lock().discard();
         while let Some(first) = self.tail.first_offset() {
             if self.tail.evict(first).is_none() {
@@ -258,10 +257,10 @@ impl Duty for PartitionCore {
                     return Stand::Linger(linger(&settings));
                 }
                 // Under the append lock, so that an append either is seen here or enqueues anew.
-                let mut state = self.append.lock();
+                let mut state = self.hold();
                 // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
                 let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.settled() < state.next_offset {
+                if drain.settled() < self.end_offset() {
                     return Stand::More;
                 }
                 state.queued = false;
@@ -294,12 +293,13 @@ impl Duty for PartitionCore {
     fn retire(&self) {
         let me: Weak<dyn Duty> = self.me.clone();
         let Some(mut state) = self.append.try_lock() else { return self.engine.holds(me) };
-        if self.written.get() < state.next_offset {
+        // An appender's chunk is its own.
+        if state.out || self.written.get() < self.end_offset() {
             return self.engine.holds(me);
         }
         state.held = false;
-        if let Some(writer) = state.writer.take() {
-            state.slot = 0;
+        if let Some(writer) = state.head.writer.take() {
+            state.head.slot = 0;
             let base_offset = writer.seal().base_offset();
             drop(state);
             self.drain.lock().let_go(base_offset);

@@ -564,6 +564,17 @@ impl ChunkWriter {
         Some(unsafe { std::slice::from_raw_parts_mut(self.chunk.memory.base.as_ptr().add(self.cursor), len) })
     }
 
+    /// The same bytes as [`ChunkWriter::reserve`] gives, to look at.
+    pub(crate) fn reserved(&self, len: usize) -> Option<&[u8]> {
+        if len > self.room() || !len.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: in bounds by the check, initialised. The bytes are written through a mutable borrow of the only writer,
+        // which there is none of while this slice lives; the words that `word` gives are not used while it does either, since
+        // `stage` and `abandon` borrow mutably too.
+        Some(unsafe { std::slice::from_raw_parts(self.chunk.memory.base.as_ptr().add(self.cursor), len) })
+    }
+
     /// Ends the frame of `len` bytes that was written where [`ChunkWriter::reserve`] said: recovery believes it from
     /// here on, readers after [`ChunkWriter::publish`]. `pure_tag` is the frame's plain checksum.
     ///
