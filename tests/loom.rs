@@ -1,12 +1,15 @@
 //! The publication protocol under the model checker: every interleaving and every reordering that the memory
 //! model allows, over small numbers of threads and appends.
 //!
-//! `publish.rs` is included as it stands, so what is checked is what runs. The bytes of a chunk are cells that
-//! fail the model when a read and a write are not ordered. Each model has mutants, with one ordering weakened or
+//! `publish.rs` and `lease.rs` are included as they stand, so what is checked is what runs. The bytes of a chunk
+//! are cells that fail the model when a read and a write are not ordered. Each model has mutants, with one ordering weakened or
 //! two steps exchanged, which the checker must refuse: a model that accepts a broken protocol proves nothing.
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../src/partition/lease.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod lease_flags;
 #[path = "../src/storage/publish.rs"]
 #[allow(dead_code, clippy::duplicate_mod)]
 mod publish;
@@ -18,10 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicU64, AtomicUsize};
+use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use loom::sync::{Arc, Mutex, MutexGuard};
 use loom::thread;
 
+use lease_flags::{Flag, Lease};
 use publish::{Counter, Orders, ReleaseAcquire, Word, commit, committed};
 
 impl Word for AtomicUsize {
@@ -487,4 +491,71 @@ fn no_wake_up_is_lost() {
     holds(|| park(Parking::Right, 2, 1));
     is_refused("sleeping without a second look", LOST, || park(Parking::NoSecondLook, 1, 1));
     is_refused("registering after the lock", LOST, || park(Parking::LateRegistration, 1, 1));
+}
+
+// ---- The lease: an appender without the lock, and whoever needs it to stand still.
+
+/// A flag for the checker, which knows the order of sequentially consistent accesses by fences only.
+struct Raised<const FENCED: bool>(AtomicBool);
+
+impl<const FENCED: bool> Flag for Raised<FENCED> {
+    fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+        if FENCED {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
+    }
+
+    fn raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn lower(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl<const FENCED: bool> Default for Raised<FENCED> {
+    fn default() -> Self {
+        Raised(AtomicBool::new(false))
+    }
+}
+
+/// Two appends without the lock unless wanted there, beside one who writes what they write, under the lock.
+fn lease<const FENCED: bool>(stops: bool) {
+    struct Partition<const FENCED: bool> {
+        lease: Lease<Raised<FENCED>>,
+        append: Lock<()>,
+        head: Cell,
+    }
+    let partition =
+        Arc::new(Partition::<FENCED> { lease: Lease::default(), append: Lock::new(()), head: Cell::new() });
+    let other = {
+        let p = partition.clone();
+        thread::spawn(move || {
+            let _lock = p.append.lock();
+            if stops {
+                p.lease.stop(thread::yield_now);
+            }
+            p.head.fill(p.head.read() + 10);
+        })
+    };
+    for _ in 0..2 {
+        if let Some(_turn) = partition.lease.enter() {
+            partition.head.fill(partition.head.read() + 1);
+        } else {
+            let _lock = partition.append.lock();
+            partition.head.fill(partition.head.read() + 1);
+            partition.lease.calm();
+        }
+    }
+    other.join().unwrap();
+    assert_eq!(partition.head.read(), 12);
+}
+
+#[test]
+fn a_lease_excludes_as_the_lock_does() {
+    holds(|| lease::<true>(true));
+    is_refused("a wish and an append that do not see each other", RACE, || lease::<false>(true));
+    is_refused("an append that nobody stops", RACE, || lease::<true>(false));
 }

@@ -1,7 +1,9 @@
 //! Appending through one handle alone, and in place.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -9,11 +11,24 @@ use parking_lot::MutexGuard;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FIXED, checksum_of, fill_header, flags};
-use crate::partition::Partition;
-use crate::partition::core::{AppendState, Appended, Head, PartitionCore, Stamp};
+use crate::partition::core::{Appended, PartitionCore, Stamp};
+use crate::partition::head::{AppendState, Head};
 use crate::record::Record;
 
 impl PartitionCore {
+    /// Fails where a record names another partition.
+    #[inline]
+    pub(super) fn check_named(&self, records: &[Record<'_>]) -> Result<()> {
+        let own = self.identity.tp.partition();
+        match records.iter().filter_map(|record| record.partition).find(|named| *named != own) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("the record names partition {other}");
+                Err(self.here(Error::new(ErrorKind::InvalidArgument, message)))
+            }
+        }
+    }
+
     #[cold]
     pub(super) fn is_leased(&self) -> Error {
         self.here(Error::new(ErrorKind::IllegalState, "an appender has the partition for itself"))
@@ -81,7 +96,7 @@ impl PartitionCore {
     }
 }
 
-/// The exclusive right to append to a partition: made by [`Partition::appender`].
+/// The exclusive right to append to a partition: made by [`Partition::appender`](crate::Partition::appender).
 ///
 /// While it lives every other append to the partition fails with `IllegalState`, a producer's too. That saves
 /// the lock of each append. Readers, consumers, the write-behind and all promises are what they are without it. It
@@ -108,21 +123,23 @@ impl PartitionCore {
 /// ```
 #[must_use = "the partition is the appender's only while it lives"]
 pub struct Appender {
-    partition: Partition,
+    core: Arc<PartitionCore>,
+    /// Keeps the log open.
+    _log: Arc<dyn Any + Send + Sync>,
     /// The head of the partition, unless it is in the partition: then the next append gets it from there.
     head: Option<Head>,
 }
 
 impl Appender {
-    pub(super) fn new(partition: Partition) -> Result<Self> {
-        partition.core.lease()?;
-        Ok(Appender { partition, head: None })
+    pub(super) fn new(core: Arc<PartitionCore>, log: Arc<dyn Any + Send + Sync>) -> Result<Self> {
+        core.lease()?;
+        Ok(Appender { core, _log: log, head: None })
     }
 
     /// Appends one record and returns its offset. It is in the log, visible to readers, when this returns.
     ///
     /// # Errors
-    /// As [`Partition::append`].
+    /// As [`Partition::append`](crate::Partition::append).
     #[inline]
     pub fn append(&mut self, record: Record<'_>) -> Result<u64> {
         self.append_all(std::slice::from_ref(&record)).map(|appended| appended.base_offset)
@@ -132,15 +149,15 @@ impl Appender {
     /// crash too.
     ///
     /// # Errors
-    /// As [`Partition::append_batch`].
+    /// As [`Partition::append_batch`](crate::Partition::append_batch).
     pub fn append_batch(&mut self, records: &[Record<'_>]) -> Result<Range<u64>> {
         self.append_all(records).map(|appended| appended.base_offset..appended.next_offset)
     }
 
     #[inline]
     fn append_all(&mut self, records: &[Record<'_>]) -> Result<Appended> {
-        self.partition.check_named(records)?;
-        let core = &*self.partition.core;
+        let core = &*self.core;
+        core.check_named(records)?;
         let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed);
         let total = core.check_sizes(records, segment_bytes)?;
         let always = core.limits.stamps.load(Ordering::Relaxed);
@@ -173,9 +190,9 @@ impl Appender {
     /// zeros until it is filled. Nothing is in the log before [`Claim::commit`].
     ///
     /// # Errors
-    /// As [`Partition::append`].
+    /// As [`Partition::append`](crate::Partition::append).
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>> {
-        let core = &*self.partition.core;
+        let core = &*self.core;
         let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed);
         let frame = core.check_value(len, segment_bytes)?;
         let at_hand = self.head.as_ref().is_some_and(|head| head.has_room(frame));
@@ -202,13 +219,13 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        self.partition.core.put_back(&mut self.head).leased = false;
+        self.core.put_back(&mut self.head).leased = false;
     }
 }
 
 impl fmt::Debug for Appender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Appender({:?})", self.partition)
+        write!(f, "Appender({}, at {})", self.core.identity().tp, self.core.end_offset())
     }
 }
 
@@ -233,7 +250,7 @@ impl Claim<'_> {
     /// # Errors
     /// Nothing is appended where the log was closed, the topic deleted or the disk found full meanwhile.
     pub fn commit(self) -> Result<u64> {
-        let now = self.appender.partition.core.engine.clock.now();
+        let now = self.appender.core.engine.clock.now();
         self.commit_record(&Record::default(), Some(now))
     }
 
@@ -242,7 +259,7 @@ impl Claim<'_> {
     /// # Errors
     /// As there.
     pub fn commit_at(self, timestamp: Timestamp) -> Result<u64> {
-        let core = &self.appender.partition.core;
+        let core = &self.appender.core;
         let now = core.limits.stamps.load(Ordering::Relaxed).then(|| core.engine.clock.now());
         self.commit_record(&Record::default().timestamp(timestamp), now)
     }
@@ -251,7 +268,7 @@ impl Claim<'_> {
     #[inline]
     fn commit_record(self, record: &Record<'_>, now: Option<Timestamp>) -> Result<u64> {
         let Claim { appender, len, frame, segment_bytes } = self;
-        let core = &*appender.partition.core;
+        let core = &*appender.core;
         // What the commit was given the time for is what is done, whatever is altered meanwhile.
         let always = now.is_some() && core.limits.stamps.load(Ordering::Relaxed);
         let stamp = Stamp { now, always };
@@ -324,6 +341,6 @@ impl DerefMut for Claim<'_> {
 
 impl fmt::Debug for Claim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Claim({} bytes in {:?})", self.len, self.appender.partition)
+        write!(f, "Claim({} bytes in {})", self.len, self.appender.core.identity().tp)
     }
 }

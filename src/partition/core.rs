@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len, value_frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
+use crate::partition::head::{AppendState, Ends, Head};
 use crate::partition::lease::Lease;
 use crate::partition::records::{Identity, Run};
 use crate::partition::settings::{Settings, TimestampType};
@@ -23,7 +24,7 @@ use crate::record::Record;
 use crate::segment::chain::Chain;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::Want;
-use crate::storage::chunk::{ChunkWriter, store_pair};
+use crate::storage::chunk::store_pair;
 use crate::tail::Tail;
 
 /// What one append call may carry, all its frames together.
@@ -160,85 +161,6 @@ impl Limits {
         self.segment_bytes.store(settings.segment_bytes, Ordering::Relaxed);
         self.max_record_bytes.store(settings.max_record_bytes, Ordering::Relaxed);
         self.stamps.store(settings.timestamp_type == TimestampType::Append, Ordering::Relaxed);
-    }
-}
-
-/// What appends count.
-pub(super) struct Ends {
-    offset: AtomicU64,
-    /// Frame bytes appended since the log was opened.
-    bytes_in: AtomicU64,
-}
-
-/// Where the next record goes.
-pub(super) struct Head {
-    pub(super) writer: Option<ChunkWriter>,
-    pub(super) next_offset: u64,
-    pub(super) epoch: u32,
-    pub(super) last_timestamp: Timestamp,
-    /// Frame bytes in the segment that is appended to; `None` before its first frame.
-    pub(super) segment_used: Option<u64>,
-    /// Which of `SLOTS` to ask for next.
-    pub(super) slot: usize,
-}
-
-impl Head {
-    /// Whether `len` bytes of frames have room in the chunk at hand.
-    #[inline]
-    pub(super) fn has_room(&self, len: usize) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.room() >= len)
-    }
-
-    /// Whether an append of `total` bytes begins a segment.
-    #[inline]
-    pub(super) fn rolls(&self, total: usize, segment_bytes: u64) -> bool {
-        self.segment_used.is_none_or(|used| used > segment_bytes - total as u64)
-    }
-
-    /// All of it; what stays has no chunk, and its numbers grow old.
-    pub(super) fn take(&mut self) -> Head {
-        Head { writer: self.writer.take(), ..*self }
-    }
-}
-
-/// What an append needs, behind the append lock.
-pub(super) struct AppendState {
-    pub(super) head: Head,
-    /// Whether there is an appender, which alone may append.
-    pub(super) leased: bool,
-    /// Whether it has the head; the one here is empty then.
-    pub(super) out: bool,
-    pub(super) segment_bases: Vec<u64>,
-    /// Whether the engine knows that there is something to write.
-    pub(super) queued: bool,
-    /// Whether the engine knows that there is a chunk that could be given up.
-    pub(super) held: bool,
-    /// Why nothing can be appended (now).
-    pub(super) refuse: Option<Error>,
-    pub(super) waiters: Vec<Arc<Signal>>,
-}
-
-impl AppendState {
-    /// Begins a segment where an append of `total` bytes does; says whether.
-    #[inline]
-    pub(super) fn roll(&mut self, total: usize, segment_bytes: u64) -> bool {
-        let rolls = self.head.rolls(total, segment_bytes);
-        if rolls {
-            self.head.segment_used = Some(0);
-            self.segment_bases.push(self.head.next_offset);
-        }
-        rolls
-    }
-
-    /// Tells those who wait of an append; true where the engine is to be told as well.
-    #[inline]
-    pub(super) fn announce(&mut self, durable: bool) -> bool {
-        let enqueue = !self.queued && durable;
-        self.queued |= enqueue;
-        if !self.waiters.is_empty() {
-            self.waiters.drain(..).for_each(|waiter| waiter.ring());
-        }
-        enqueue
     }
 }
 

@@ -2,7 +2,7 @@
 
 // The rooms behind this door:
 //
-// core           one append path, one read path
+// core           one append path, one read path (head: what appends write)
 //  ├ appender       appends of one handle alone (lease: how it is stopped)
 //  ├ cursor         reading: hot, cold, and over the hand-over (records: what readers get)
 //  ├ delivery       what an append returns
@@ -18,6 +18,7 @@ pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
 pub(crate) mod drain;
+pub(crate) mod head;
 pub(crate) mod lease;
 pub(crate) mod records;
 pub(crate) mod recovery;
@@ -116,7 +117,7 @@ impl Partition {
     /// like where nothing can be appended any more.
     pub fn appender(&self) -> Result<Appender> {
         self.check_internal()?;
-        Appender::new(self.clone())
+        Appender::new(Arc::clone(&self.core), Arc::clone(&self._log))
     }
 
     fn check_internal(&self) -> Result<()> {
@@ -127,22 +128,9 @@ impl Partition {
         Ok(())
     }
 
-    #[inline]
-    fn check_named(&self, records: &[Record<'_>]) -> Result<()> {
-        let own = self.topic_partition();
-        if let Some(other) = records.iter().filter_map(|r| r.partition).find(|p| *p != own.partition()) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the record names partition {other}"),
-            )
-            .with_partition(own.topic(), own.partition()));
-        }
-        Ok(())
-    }
-
     fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
         self.check_internal()?;
-        self.check_named(records)?;
+        self.core.check_named(records)?;
         let wait = Wait::For(self.core.engine().max_block);
         let appended = self.core.append(records, wait, expected_end)?;
         Ok(Delivery::new(&self.core, appended, Acks::All, Durability::Process))
