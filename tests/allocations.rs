@@ -97,6 +97,17 @@ fn takes_nothing(partition: &Partition) {
         }
     });
     assert_eq!((one_by_one, without_time, batches, conditional), (0, 0, 0, 0));
+    let mut appender = partition.appender().unwrap();
+    let exclusive = taken(|| {
+        for n in 0..500 {
+            appender.append(record(n)).unwrap();
+            let mut claim = appender.claim(VALUE.len()).unwrap();
+            claim.copy_from_slice(&VALUE);
+            claim.commit().unwrap();
+        }
+    });
+    drop(appender);
+    assert_eq!(exclusive, 0);
 
     let from = partition.end_offset() - 4_000;
     let mut reader = partition.reader(from).unwrap();

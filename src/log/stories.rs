@@ -151,6 +151,32 @@ fn a_flush_that_met_a_full_disk_is_made_when_there_is_room() {
     until("appends succeed", || topic.partition(0).unwrap().append(Record::new("b")).is_ok());
 }
 
+/// An appender that works beside the lock hears of a full disk as soon as the write-behind does, and of its end.
+#[test]
+fn an_appender_hears_of_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = FaultPlan::new();
+    let log = open_with(dir.path(), &plan).unwrap();
+    let topic = topic(&log, "t", TopicConfig::new().block_linger(Duration::ZERO));
+    let partition = topic.partition(0).unwrap();
+    let mut appender = partition.appender().unwrap();
+    let mut claim = appender.claim(1).unwrap();
+    claim[0] = 1;
+    claim.commit().unwrap();
+    plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC).forever());
+    let mut refused = None;
+    until("the disk is full", || {
+        refused = appender.append(Record::new("a")).err();
+        refused.is_some()
+    });
+    assert_eq!(refused.unwrap().kind(), ErrorKind::NoSpace);
+    assert_eq!(appender.claim(1).unwrap_err().kind(), ErrorKind::NoSpace);
+    plan.clear();
+    let end = partition.end_offset();
+    until("appends succeed", || appender.append(Record::new("b")).is_ok_and(|offset| offset == end));
+    partition.wait_durable(end + 1, SOON).unwrap();
+}
+
 /// A flush that never comes due was sorted before all others, and none of them came any more.
 #[test]
 fn a_flush_that_never_comes_due_stops_no_other() {
