@@ -16,6 +16,7 @@ use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
 use crate::partition::records::{Identity, Run};
 use crate::partition::settings::{Settings, TimestampType};
+use crate::partition::turns::Turns;
 use crate::partition::watermarks::{Signal, Watermark, register};
 use crate::partition::write_behind::{Duty, Engine};
 use crate::record::Record;
@@ -126,7 +127,9 @@ pub(crate) struct PartitionCore {
     pub(super) durable: Watermark,
     /// The baton of the write-behind.
     pub(super) drain: Mutex<Drain>,
-    /// One flush at a time; who waits here finds that the flush before covered it (group commit).
+    /// Whose turn it is to flush for all who wait (group commit).
+    pub(super) turns: Turns,
+    /// Held while a flush runs, so that its end can be waited for.
     pub(super) flushing: Mutex<()>,
     /// Whether the flush thread has been asked and has not come yet.
     pub(super) flush_scheduled: Mutex<bool>,
@@ -222,6 +225,7 @@ impl PartitionCore {
             written: Watermark::new(opened.end),
             durable: Watermark::new(opened.durable),
             drain: Mutex::new(drain),
+            turns: Turns::default(),
             flushing: Mutex::default(),
             flush_scheduled: Mutex::default(),
             ended: AtomicBool::new(false),

@@ -87,7 +87,8 @@ impl PartitionCore {
         if self.durable_offset() >= target {
             return Ok(());
         }
-        let _turn = self.flushing.lock();
+        let Some(_turn) = self.turns.take(|| self.durable_offset() >= target) else { return Ok(()) };
+        let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
             return Ok(());
         }
