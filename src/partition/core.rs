@@ -520,7 +520,7 @@ impl PartitionCore {
             return Ok(true);
         }
         match &state.refuse {
-            Some(error) if error.kind() != ErrorKind::NoSpace => return Err(error.clone()),
+            Some(error) if !error.passes() => return Err(error.clone()),
             _ => register(&mut state.waiters, signal),
         }
         Ok(false)
