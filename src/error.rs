@@ -59,7 +59,8 @@ pub enum ErrorKind {
     Locked,
     /// The log's directory cannot be written.
     ReadOnly,
-    /// Reading or writing failed; what failed stays failed until the log is opened again.
+    /// Reading or writing failed; what failed stays failed until the log is opened again. Only where the process or
+    /// the system had no file descriptor left the log itself tries again, and goes on.
     Storage,
     /// The disk is full. Ends when space returns, without reopening.
     NoSpace,
@@ -278,6 +279,25 @@ impl Error {
     #[must_use]
     pub fn position(&self) -> Option<u64> {
         self.0.position
+    }
+
+    /// Whether it says that the process or the system has no file descriptor left: a file could not be opened, and
+    /// nothing else has happened.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            let source = self.0.source.as_ref().and_then(|s| s.downcast_ref::<std::io::Error>());
+            let errno = source.and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error);
+            self.kind() == ErrorKind::Storage && matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+        }
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// Whether what could not be written can be, once there is room on the disk or a file descriptor again.
+    pub(crate) fn passes(&self) -> bool {
+        self.kind() == ErrorKind::NoSpace || self.is_out_of_descriptors()
     }
 
     /// Whether the same call may succeed later without a change by the caller

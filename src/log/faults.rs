@@ -165,14 +165,24 @@ fn the_disk_may_be_full_for_ever_at_any_call() {
 /// Full once, then there is room: everything succeeds in the end, without reopening.
 #[test]
 fn a_disk_that_was_full_once_is_no_failure() {
-    for op in NEED_ROOM {
+    passes_without_reopening(&NEED_ROOM, Fault::ENOSPC, ErrorKind::NoSpace);
+}
+
+/// The same for the descriptors of a process that has used them up.
+#[test]
+fn a_want_of_descriptors_is_no_failure() {
+    passes_without_reopening(&[Op::Create, Op::SyncDir], Fault::EMFILE, ErrorKind::Storage);
+}
+
+fn passes_without_reopening(ops: &[Op], errno: i32, kind: ErrorKind) {
+    for &op in ops {
         for k in 1..=calls(Some(op)) {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path().join("log");
             let plan = FaultPlan::new();
-            plan.inject(Fault::nth(k).of(op).errno(Fault::ENOSPC));
+            plan.inject(Fault::nth(k).of(op).errno(errno));
             let again = |what: &str, e: Error| {
-                assert_eq!(e.kind(), ErrorKind::NoSpace, "{what} at {op:?} {k}: {e:?}");
+                assert_eq!(e.kind(), kind, "{what} at {op:?} {k}: {e:?}");
             };
             let log = match open(&dir, &plan) {
                 Ok(log) => log,

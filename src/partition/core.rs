@@ -18,6 +18,7 @@ use crate::partition::head::{AppendState, Ends, Head};
 use crate::partition::lease::Lease;
 use crate::partition::records::{Identity, Run};
 use crate::partition::settings::{Settings, TimestampType};
+use crate::partition::turns::Turns;
 use crate::partition::watermarks::{Signal, Watermark, register};
 use crate::partition::write_behind::{Duty, Engine};
 use crate::record::Record;
@@ -130,7 +131,9 @@ pub(crate) struct PartitionCore {
     pub(super) durable: Watermark,
     /// The baton of the write-behind.
     pub(super) drain: Mutex<Drain>,
-    /// One flush at a time; who waits here finds that the flush before covered it (group commit).
+    /// Whose turn it is to flush for all who wait (group commit).
+    pub(super) turns: Turns,
+    /// Held while a flush runs, so that its end can be waited for.
     pub(super) flushing: Mutex<()>,
     /// Whether the flush thread has been asked and has not come yet.
     pub(super) flush_scheduled: Mutex<bool>,
@@ -208,6 +211,7 @@ impl PartitionCore {
             written: Watermark::new(opened.end),
             durable: Watermark::new(opened.durable),
             drain: Mutex::new(drain),
+            turns: Turns::default(),
             flushing: Mutex::default(),
             flush_scheduled: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -534,7 +538,7 @@ impl PartitionCore {
             return Ok(true);
         }
         match &state.refuse {
-            Some(error) if error.kind() != ErrorKind::NoSpace => return Err(error.clone()),
+            Some(error) if !error.passes() => return Err(error.clone()),
             _ => register(&mut state.waiters, signal),
         }
         Ok(false)

@@ -24,6 +24,7 @@ pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;
 pub(crate) mod settle;
+mod turns;
 pub(crate) mod watermarks;
 pub(crate) mod write_behind;
 

@@ -49,10 +49,11 @@ impl PartitionCore {
         Ok(progress)
     }
 
-    /// Handles an error of the write-behind: a full disk passes, anything else is for ever.
+    /// Handles an error of the write-behind: a full disk passes, and so does a want of file descriptors; anything
+    /// else is for ever.
     fn write_failed(&self, error: Error) -> Stand {
         let error = self.here(error);
-        if error.kind() == ErrorKind::NoSpace {
+        if error.passes() {
             // What was closed stays closed.
             self.hold().refuse.get_or_insert_with(|| error.clone());
             return Stand::Full(error);
@@ -75,7 +76,7 @@ impl PartitionCore {
     /// After a write went through: whatever the full disk kept out may come in again.
     fn write_went_through(&self) {
         let mut state = self.append.lock();
-        if state.refuse.as_ref().is_some_and(|e| e.kind() == ErrorKind::NoSpace) {
+        if state.refuse.as_ref().is_some_and(Error::passes) {
             state.refuse = None;
             drop(state);
             self.engine.trouble_over();
@@ -87,7 +88,8 @@ impl PartitionCore {
         if self.durable_offset() >= target {
             return Ok(());
         }
-        let _turn = self.flushing.lock();
+        let Some(_turn) = self.turns.take(|| self.durable_offset() >= target) else { return Ok(()) };
+        let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
             return Ok(());
         }
@@ -122,7 +124,10 @@ impl PartitionCore {
         for segment in &segments {
             if let Err(e) = segment.flush() {
                 let error = self.here(e);
-                self.fail(&error);
+                // Where the folder could not be opened for its flush, the segment stays among the unflushed.
+                if !error.is_out_of_descriptors() {
+                    self.fail(&error);
+                }
                 return Err(error);
             }
         }

@@ -346,7 +346,7 @@ impl Engine {
             // waiting for the disk to have room again.
             if let Some(duty) = duty
                 && let Some(Err(e)) = self.guarded(&duty, |duty| duty.flush())
-                && e.kind() == ErrorKind::NoSpace
+                && e.passes()
             {
                 self.flush_later(Arc::downgrade(&duty), RETRY_MAX);
             }
