@@ -150,6 +150,18 @@ pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
     checksum(frame.len(), &frame[8..])
 }
 
+/// Bytes 24..32 of the fixed header: `more`, the flags of key and value, and both lengths.
+#[inline]
+fn lengths_word(record: &Record<'_>, more: u8) -> u64 {
+    let flag = more
+        | (u8::from(record.key.is_some()) * flags::KEY)
+        | (u8::from(record.value.is_some()) * flags::VALUE);
+    // Lengths were checked by `frame_len`.
+    #[allow(clippy::cast_possible_truncation)]
+    let len = |part: Option<&[u8]>| u64::from(part.map_or(0, <[u8]>::len) as u32);
+    (len(record.value) << 32) | (len(record.key) << 8) | u64::from(flag)
+}
+
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word.
 #[inline]
 pub(crate) fn fill(
@@ -163,10 +175,9 @@ pub(crate) fn fill(
     let key = record.key.unwrap_or_default();
     let value = record.value.unwrap_or_default();
     let flag = extra_flags
-        | (u8::from(record.key.is_some()) * flags::KEY)
-        | (u8::from(record.value.is_some()) * flags::VALUE)
         | (u8::from(producer.is_some()) * flags::PRODUCER)
         | (u8::from(!record.headers.is_empty()) * flags::HEADERS);
+    let lens = lengths_word(record, flag);
     let len = out.len();
     let value_at = len - align8(value.len());
     // Padding is less than a word: what may hold some is zeroed whole before it is filled, which is a store
@@ -175,9 +186,6 @@ pub(crate) fn fill(
     out[len - 8..].fill(0);
     out[8..16].copy_from_slice(&offset.to_le_bytes());
     out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
-    // Lengths were checked by `frame_len`.
-    #[allow(clippy::cast_possible_truncation)]
-    let lens = (u64::from(value.len() as u32) << 32) | (u64::from(key.len() as u32) << 8) | u64::from(flag);
     out[24..32].copy_from_slice(&lens.to_le_bytes());
     let mut at = FIXED;
     if let Some(p) = producer {
@@ -219,12 +227,7 @@ pub(crate) fn fill_in_pairs(
     if !fits || !record.headers.is_empty() || value.len() > IN_PAIRS {
         return fill(out, record, offset, timestamp, extra_flags, None);
     }
-    let flag = extra_flags
-        | (u8::from(record.key.is_some()) * flags::KEY)
-        | (u8::from(record.value.is_some()) * flags::VALUE);
-    // Lengths were checked by `frame_len`.
-    #[allow(clippy::cast_possible_truncation)]
-    let lens = (u64::from(value.len() as u32) << 32) | (u64::from(key.len() as u32) << 8) | u64::from(flag);
+    let lens = lengths_word(record, extra_flags);
     // The lengths, then key and value word by word, counted from the key.
     let word = |at: isize| match usize::try_from(at) {
         Err(_) => lens,

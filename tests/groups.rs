@@ -492,7 +492,7 @@ fn commits_survive_a_close_and_a_drop() {
 
 /// The child of the test below: commits one record after the other and tells which, until it is killed.
 #[test]
-#[ignore = "run by the next test"]
+#[ignore = "the child of the test below, which runs it"]
 fn child_that_commits() {
     let Ok(path) = std::env::var("TAPELOG_TEST_DIR") else { return };
     let log = Log::open(path).unwrap();

@@ -486,7 +486,7 @@ fn a_log_in_memory_is_a_vec_per_partition() {
 }
 
 #[test]
-#[ignore = "takes long"]
+#[ignore = "takes long: cargo test --release --lib model -- --ignored"]
 fn the_model_for_a_long_time() {
     run(many(), true);
     run(many(), false);
