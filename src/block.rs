@@ -30,10 +30,12 @@
 //!  120  first open       u64   first offset of the oldest transaction open here, or u64::MAX
 //!  128  reserved         20 bytes, 0
 //!  148  payload checksum u32   CRC-32 of the stored payload
-//!  152  reserved         u32   0
+//!  152  columns length   u32   payload bytes before the codec where they are columns, 0 where they are frames
 //!  156  header checksum  u32   CRC-32 of bytes 0..156
 //!  160  payload, zeros up to the next multiple of 8
 //! ```
+//!
+//! Payloads that a codec is to compress are turned into columns first, where that gains something (see `columns`).
 //!
 //! Salt and position make a stale, swapped or foreign block invalid where it stands. The header checksum is
 //! verified before any field is believed, the payload's before a byte of it is decompressed.
@@ -41,6 +43,7 @@
 use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::codec::{Codecs, Compression};
+use crate::columns::{self, ColumnsError};
 use crate::error::{Error, ErrorKind};
 use crate::frame::{FrameError, FrameView, align8};
 
@@ -53,6 +56,9 @@ const VERSION: u8 = 1;
 pub(crate) const TARGET: usize = 64 * 1024;
 /// No block may claim more frame bytes than this: the largest record, with room to spare.
 pub(crate) const MAX_RAW: usize = 64 * 1024 * 1024;
+
+/// How many blocks are made without a try at columns after one that they did not make smaller.
+const PATIENCE: u8 = 15;
 
 /// Bits of a block's attributes.
 pub(crate) mod attributes {
@@ -90,6 +96,7 @@ pub(crate) struct BlockHeader {
     pub(crate) count: u32,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
+    pub(crate) columns_len: u32,
     pub(crate) payload_crc: u32,
 }
 
@@ -114,6 +121,8 @@ pub(crate) enum BlockError {
     Truncated,
     #[error("{0}")]
     Frame(#[from] FrameError),
+    #[error("{0}")]
+    Columns(#[from] ColumnsError),
     #[error("frames of the block disagree with its header")]
     Frames,
 }
@@ -139,6 +148,11 @@ impl BlockHeader {
     /// How far it is from this block to the next.
     pub(crate) fn total_len(&self) -> u64 {
         (HEADER + align8(self.stored_len as usize)) as u64
+    }
+
+    /// How long the payload is without the codec.
+    fn unpacked_len(&self) -> u32 {
+        if self.columns_len == 0 { self.raw_len } else { self.columns_len }
     }
 
     /// Where the next block begins.
@@ -181,6 +195,7 @@ impl BlockHeader {
         put(out, 116, &self.producer_epoch.to_le_bytes());
         put(out, 120, &self.first_open.to_le_bytes());
         put(out, 148, &self.payload_crc.to_le_bytes());
+        put(out, 152, &self.columns_len.to_le_bytes());
         let crc = crc32fast::hash(&out[..156]);
         put(out, 156, &crc.to_le_bytes());
     }
@@ -222,6 +237,7 @@ impl BlockHeader {
             delete_horizon: i64_at(bytes, 88),
             stored_len: u32_at(bytes, 96),
             raw_len: u32_at(bytes, 100),
+            columns_len: u32_at(bytes, 152),
             count: u32_at(bytes, 104),
             max_delta: u32_at(bytes, 108),
             base_sequence: u32_at(bytes, 112),
@@ -238,8 +254,9 @@ impl BlockHeader {
             && u64::from(header.max_delta) <= header.last_offset - header.base_offset
             && header.raw_len as usize <= MAX_RAW
             && header.raw_len.is_multiple_of(8)
-            && header.stored_len <= header.raw_len
-            && (header.codec != 0 || header.stored_len == header.raw_len)
+            && header.columns_len <= header.raw_len
+            && header.stored_len <= header.unpacked_len()
+            && (header.codec != 0 || header.stored_len == header.unpacked_len())
             && header.position.is_multiple_of(8)
             && header.position.checked_add(header.total_len()).is_some();
         if fields_agree { Ok(header) } else { Err(BlockError::Fields) }
@@ -269,6 +286,8 @@ pub(crate) struct EncodedBlock {
 pub(crate) struct BlockBuilder {
     frames: Vec<u8>,
     summary: Option<Summary>,
+    /// How many blocks are made without trying columns.
+    patience: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -362,10 +381,12 @@ impl BlockBuilder {
         let s = self.summary.take()?;
         bytes.clear();
         bytes.resize(HEADER, 0);
-        let codec = if codecs.compress(compression, &self.frames, &mut bytes) {
+        let columns = if compression == Compression::None { None } else { self.columns() };
+        let payload = columns.as_ref().unwrap_or(&self.frames);
+        let codec = if codecs.compress(compression, payload, &mut bytes) {
             compression.id()
         } else {
-            bytes.extend_from_slice(&self.frames);
+            bytes.extend_from_slice(payload);
             0
         };
         let stored_len = bytes.len() - HEADER;
@@ -395,11 +416,25 @@ impl BlockBuilder {
             count: s.count,
             stored_len: stored_len as u32,
             raw_len: self.frames.len() as u32,
+            columns_len: columns.map_or(0, |columns| columns.len() as u32),
             payload_crc,
         };
         header.write(&mut bytes);
         self.frames.clear();
         Some(EncodedBlock { header, bytes })
+    }
+
+    /// The frames in columns, where those are smaller. Where they were not, the next blocks do not try.
+    fn columns(&mut self) -> Option<Vec<u8>> {
+        if self.patience > 0 {
+            self.patience -= 1;
+            return None;
+        }
+        let columns = columns::encode(&self.frames).filter(|c| c.len() <= self.frames.len() / 8 * 7);
+        if columns.is_none() {
+            self.patience = PATIENCE;
+        }
+        columns
     }
 }
 
@@ -446,11 +481,19 @@ impl DecodedBlock {
         if crc32fast::hash(payload) != header.payload_crc {
             return Err(BlockError::PayloadChecksum.into());
         }
-        let block = if header.codec == 0 {
+        let block = if header.codec == 0 && header.columns_len == 0 {
             DecodedBlock { header, buf: stored, frames_at: HEADER }
         } else {
             let mut buf = AlignedBuf::zeroed(header.raw_len as usize);
-            codecs.decompress(header.codec, payload, buf.as_mut_slice())?;
+            if header.columns_len == 0 {
+                codecs.decompress(header.codec, payload, buf.as_mut_slice())?;
+            } else if header.codec == 0 {
+                columns::decode(payload, buf.as_mut_slice()).map_err(BlockError::from)?;
+            } else {
+                let mut unpacked = vec![0; header.columns_len as usize];
+                codecs.decompress(header.codec, payload, &mut unpacked)?;
+                columns::decode(&unpacked, buf.as_mut_slice()).map_err(BlockError::from)?;
+            }
             DecodedBlock { header, buf, frames_at: 0 }
         };
         block.check_frames()?;

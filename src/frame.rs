@@ -488,6 +488,21 @@ impl<'a> FrameView<'a> {
         (self.flags() & flags::VALUE != 0).then(|| &self.0[at..at + self.value_len()])
     }
 
+    /// What a frame is made of beside its fixed header; `None` where its padding is not zeros.
+    pub(crate) fn parts(self) -> Option<Parts<'a>> {
+        let (key_at, key_len) = (self.key_at(), self.key_len());
+        let key_end = key_at + key_len;
+        let value_at = align8(key_end);
+        let value_end = value_at + self.value_len();
+        let padding = self.0[key_end..value_at].iter().chain(&self.0[value_end..]);
+        let is_ours = align8(value_end) == self.0.len() && padding.into_iter().all(|b| *b == 0);
+        is_ours.then(|| Parts {
+            extra: &self.0[FIXED..key_at],
+            key: &self.0[key_at..key_end],
+            value: &self.0[value_at..value_end],
+        })
+    }
+
     pub(crate) fn headers(self) -> HeaderIter<'a> {
         if self.flags() & flags::HEADERS == 0 {
             return HeaderIter { left: 0, bytes: &[] };
@@ -495,6 +510,14 @@ impl<'a> FrameView<'a> {
         let at = self.headers_at();
         HeaderIter { left: u32_at(self.0, at + 4), bytes: &self.0[at + HEADERS_PREFIX..self.key_at()] }
     }
+}
+
+/// The parts of a frame that are not in its fixed header.
+pub(crate) struct Parts<'a> {
+    /// The producer part and the headers, as they stand.
+    pub(crate) extra: &'a [u8],
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
 }
 
 /// Headers of a frame, in order.

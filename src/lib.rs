@@ -69,6 +69,7 @@ mod block;
 mod bytes;
 pub mod clock;
 pub mod codec;
+mod columns;
 pub mod consumer;
 mod error;
 mod frame;

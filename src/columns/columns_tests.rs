@@ -1,0 +1,257 @@
+use super::*;
+use crate::clock::Timestamp;
+use crate::frame;
+use crate::record::Record;
+
+/// A generator that gives the same numbers everywhere (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 16) % limit
+    }
+}
+
+/// Frames of `rows`: key and value of each, offsets and times that rise.
+fn frames(rows: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (i, (key, value)) in rows.iter().enumerate() {
+        let record = Record { key: key.as_deref(), value: value.as_deref(), ..Record::default() };
+        let time = Timestamp::from_nanos(1_700_000_000_000_000_000 + i as i64 * 1_700);
+        all.extend(frame::to_vec(&record, 1_000 + i as u64, time, 0));
+    }
+    all
+}
+
+/// Encodes, decodes, compares; returns how long the columns are.
+fn round_trip(frames: &[u8]) -> usize {
+    let columns = encode(frames).expect("our own frames");
+    let mut back = vec![0xAA; frames.len()];
+    decode(&columns, &mut back).unwrap();
+    assert!(back == frames, "not what went in");
+    columns.len()
+}
+
+fn ticks(count: u64, random: &mut Random) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    let mut ns = 1_700_000_000_000_000_000;
+    (0..count)
+        .map(|i| {
+            ns += random.below(2_000_000);
+            let symbol = ["ESH4", "EURUSD", "BTC", "AAPL"][random.below(4) as usize];
+            let side = if random.below(2) == 0 { "buy" } else { "sell" };
+            let (units, cents, size) = (random.below(900), random.below(100), 100 * (1 + random.below(10)));
+            let json = format!(
+                "{{\"symbol\":\"{symbol}\",\"ts\":{ns},\"seq\":{i},\"price\":{units}.{cents:02},\"size\":{size},\
+                 \"side\":\"{side}\",\"condition\":\"@\"}}"
+            );
+            (Some(i.to_be_bytes().to_vec()), Some(json.into_bytes()))
+        })
+        .collect()
+}
+
+#[test]
+fn ticks_as_json_become_a_tenth() {
+    let frames = frames(&ticks(400, &mut Random(7)));
+    let len = round_trip(&frames);
+    assert!(len * 10 < frames.len(), "{len} of {}", frames.len());
+}
+
+#[test]
+fn structs_of_integers_become_a_fifth() {
+    let mut random = Random(3);
+    let mut price = 4_800_000u64;
+    let rows: Vec<_> = (0..400u64)
+        .map(|i| {
+            price = price + random.below(9) - 4;
+            let mut value = (1_700_000_000_000_000_000 + i * 911).to_le_bytes().to_vec();
+            value.extend(price.to_le_bytes());
+            value.extend((random.below(20) as u32).to_le_bytes());
+            value.extend((random.below(2) as u32).to_le_bytes());
+            value.extend([0, 0, 7]);
+            (None, Some(value))
+        })
+        .collect();
+    let frames = frames(&rows);
+    let len = round_trip(&frames);
+    assert!(len * 5 < frames.len(), "{len} of {}", frames.len());
+}
+
+#[test]
+fn what_is_missing_is_not_what_is_empty() {
+    let (none, empty) = (None, Some(Vec::new()));
+    let rows = [
+        (none.clone(), none.clone()),
+        (none.clone(), empty.clone()),
+        (empty.clone(), none),
+        (empty.clone(), empty),
+        (Some(b"k".to_vec()), Some(b"v".to_vec())),
+    ];
+    for row in &rows {
+        round_trip(&frames(std::slice::from_ref(row)));
+    }
+    round_trip(&frames(&rows));
+    round_trip(&[]);
+}
+
+#[test]
+fn numbers_keep_their_zeros() {
+    for cells in [
+        vec!["0", "1", "10"],
+        vec!["00", "01", "10"],
+        vec!["007", "7", "0"],
+        vec!["18446744073709551615", "1", "2"],
+        vec!["9999999999999999999", "1", "2"],
+        vec!["0000000000000000001", "1", "2"],
+        vec!["000000000000000000", "1", "2"],
+        vec!["12345678", "1234567a", "x"],
+        vec!["", "1", "2"],
+        vec!["\u{e9}t\u{e9}", "hiver", "1"],
+    ] {
+        let row = |cell: &&str| (None, Some(format!("{{\"a\":{cell},\"b\":-{cell}.5}}").into_bytes()));
+        round_trip(&frames(&cells.iter().map(row).collect::<Vec<_>>()));
+    }
+}
+
+#[test]
+fn producer_parts_and_headers_come_back() {
+    let mut all = Vec::new();
+    for i in 0..50u32 {
+        let headers: &[(&str, &[u8])] = if i % 3 == 0 { &[("trace", b"abc"), ("", b"")] } else { &[] };
+        let value = format!("v{i}");
+        let record = Record { headers, ..Record::new(value.as_bytes()) };
+        let producer =
+            (i % 2 == 0).then_some(frame::ProducerPart { id: 9, epoch: 1, sequence: i, attributes: 0 });
+        let mut out = vec![0; frame::frame_len(&record, producer.is_some()).unwrap()];
+        let tag = frame::write(&mut out, &record, u64::from(i) * 2, Timestamp::default(), 0, producer);
+        let word = commit_word(out.len() as u32, tag);
+        put(&mut out, 0, &word.to_le_bytes());
+        all.extend(out);
+    }
+    round_trip(&all);
+}
+
+/// Rows of many kinds beside each other, from a seed that is printed when one fails.
+#[test]
+fn whatever_goes_in_comes_out() {
+    for seed in 1..=400u64 {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let kinds = 1 + random.below(4);
+        let count = random.below(300);
+        let rows: Vec<_> = (0..count)
+            .map(|i| {
+                let value = match (seed + random.below(kinds)) % 8 {
+                    0 => format!("{{\"p\":{}.{:02}}}", random.below(1 << 40), random.below(100)).into_bytes(),
+                    1 => (0..random.below(40)).map(|_| random.next() as u8).collect(),
+                    2 => {
+                        (i * 3).to_le_bytes().iter().chain(&random.below(5).to_be_bytes()).copied().collect()
+                    }
+                    3 => format!("8=FIX.4.2\u{1}35=D\u{1}38={}\u{1}", random.below(1000)).into_bytes(),
+                    4 => vec![b'a' + random.below(3) as u8; random.below(20) as usize],
+                    5 => (0..17).map(|_| random.below(2) as u8).collect(),
+                    6 => ",".repeat(random.below(5) as usize).into_bytes(),
+                    _ => format!("{}", random.next() as i64 >> random.below(60)).into_bytes(),
+                };
+                let key = (random.below(3) > 0).then(|| vec![random.below(4) as u8; (seed % 4) as usize]);
+                (key, (random.below(20) > 0).then_some(value))
+            })
+            .collect();
+        let frames = frames(&rows);
+        let result = std::panic::catch_unwind(|| round_trip(&frames));
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_form_of_integers_comes_back() {
+    let mut random = Random(11);
+    let mut columns =
+        vec![vec![], vec![5], vec![7; 100], (0..100).map(|i| i * 3).collect(), vec![0, u64::MAX]];
+    columns.push((0..100).rev().map(|i| u64::MAX - i * 3).collect());
+    for bits in 1..=64 {
+        columns.push((0..130).map(|_| random.next() >> (64 - bits)).collect());
+        let mut v = 0u64;
+        let walk = std::iter::repeat_with(|| {
+            v = v.wrapping_add(random.next() >> (64 - bits));
+            v
+        });
+        columns.push(walk.take(200).collect());
+    }
+    let table: Vec<u64> = (0..200).map(|_| random.next()).collect();
+    columns.push((0..4000).map(|_| table[random.below(200) as usize]).collect());
+    for column in columns {
+        let mut out = Vec::new();
+        let plan = ints::plan(&column);
+        ints::encode(&column, &mut out);
+        assert!(out.len() <= plan.cost + 1, "{plan:?} took {}", out.len());
+        let mut input = Input(&out);
+        assert_eq!(ints::decode(&mut input, column.len()).unwrap(), column);
+        assert!(input.0.is_empty());
+    }
+}
+
+/// No bytes make `decode` panic, or take memory that has nothing to do with what it was asked for.
+#[test]
+fn bytes_of_others_are_refused_or_read() {
+    let mut random = Random(99);
+    let frames = frames(&ticks(60, &mut random));
+    let good = encode(&frames).unwrap();
+    let mut out = vec![0; frames.len()];
+    for len in 0..good.len() {
+        assert!(decode(&good[..len], &mut out).is_err(), "cut at {len}");
+    }
+    for _ in 0..20_000 {
+        let mut bad = good.clone();
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(bad.len() as u64) as usize;
+            bad[at] = if random.below(3) == 0 { 0xFF } else { random.next() as u8 };
+        }
+        let _ = decode(&bad, &mut out);
+        let noise: Vec<u8> = (0..random.below(60)).map(|_| random.next() as u8).collect();
+        let _ = decode(&noise, &mut out);
+    }
+    assert!(decode(&good, &mut vec![0; frames.len() - 8]).is_err());
+    assert!(decode(&good, &mut vec![0; frames.len() + 8]).is_err());
+}
+
+#[test]
+fn frames_with_something_in_their_padding_stay_as_they_are() {
+    let mut frames = frames(&[(Some(b"k".to_vec()), Some(b"value".to_vec()))]);
+    let last = frames.len() - 1;
+    frames[last] = 1;
+    assert!(encode(&frames).is_none());
+}
+
+#[test]
+#[ignore]
+fn zz_speed() {
+    let rows = ticks(20_000, &mut Random(7));
+    let blocks: Vec<Vec<u8>> = rows.chunks(290).map(frames).collect();
+    let n = rows.len() as f64;
+    for _ in 0..3 {
+        let t = std::time::Instant::now();
+        let cols: Vec<_> = blocks.iter().map(|b| encode(b).unwrap()).collect();
+        let e = t.elapsed().as_nanos() as f64 / n;
+        let t = std::time::Instant::now();
+        let z: usize = cols.iter().map(|c| lz4_flex::block::compress(c).len()).sum();
+        let lz = t.elapsed().as_nanos() as f64 / n;
+        let t = std::time::Instant::now();
+        let z2: usize = blocks.iter().map(|c| lz4_flex::block::compress(c).len()).sum();
+        let lz2 = t.elapsed().as_nanos() as f64 / n;
+        let t = std::time::Instant::now();
+        for (c, b) in cols.iter().zip(&blocks) {
+            let mut out = vec![0; b.len()];
+            decode(c, &mut out).unwrap();
+        }
+        let d = t.elapsed().as_nanos() as f64 / n;
+        let raw: usize = blocks.iter().map(|b| b.len()).sum();
+        let c: usize = cols.iter().map(|b| b.len()).sum();
+        println!("encode {e:.0} lz4 of columns {lz:.0} lz4 of frames {lz2:.0} decode {d:.0}; raw {:.1} cols {:.1} cols+lz4 {:.1} frames+lz4 {:.1}", raw as f64/n, c as f64/n, z as f64/n, z2 as f64/n);
+    }
+}
