@@ -494,8 +494,12 @@ impl<'a> FrameView<'a> {
         let key_end = key_at + key_len;
         let value_at = align8(key_end);
         let value_end = value_at + self.value_len();
-        let padding = self.0[key_end..value_at].iter().chain(&self.0[value_end..]);
-        let is_ours = align8(value_end) == self.0.len() && padding.into_iter().all(|b| *b == 0);
+        // The last bytes of the word that ends at `end`: a shift by all of its bits is none of them.
+        let is_zero =
+            |from: usize, end: usize| from == end || u64_at(self.0, end - 8) >> (64 - 8 * (end - from)) == 0;
+        let is_ours = align8(value_end) == self.0.len()
+            && is_zero(key_end, value_at)
+            && is_zero(value_end, self.0.len());
         is_ours.then(|| Parts {
             extra: &self.0[FIXED..key_at],
             key: &self.0[key_at..key_end],

@@ -12,7 +12,7 @@
 //! back from the lowest bit of the first byte, zeros up to the next byte. Steps wrap. A column of no integers
 //! takes no byte.
 
-use super::{ColumnsError, Input};
+use crate::columns::input::{ColumnsError, Input};
 
 const CONSTANT: u8 = 0;
 const LINE: u8 = 1;
@@ -134,13 +134,12 @@ pub(super) fn plan(values: &[u64]) -> Plan {
     let (form, cost) = if steps < packed { (STEPS, steps) } else { (PACKED, packed) };
     // A table pays where wide values come again; the first few tell whether it is worth a look.
     let sample = &values[..values.len().min(GROUP)];
-    if cost * 8 > values.len() * 3 && distinct(sample).is_some_and(|(all, _)| all.len() * 2 <= sample.len()) {
-        if let Some((all, _)) = distinct(values) {
-            let few = few_cost(&all, values.len());
-            if few < cost {
-                return Plan { form: FEW, cost: few };
-            }
-        }
+    if cost * 8 > values.len() * 3
+        && distinct(sample).is_some_and(|(all, _)| all.len() * 2 <= sample.len())
+        && let Some(few) = distinct(values).map(|(all, _)| few_cost(&all, values.len()))
+        && few < cost
+    {
+        return Plan { form: FEW, cost: few };
     }
     Plan { form, cost }
 }

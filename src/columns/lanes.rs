@@ -9,8 +9,9 @@
 //!  what is left of each string behind the last lane, back to back
 //! ```
 
-use super::strings::Strings;
-use super::{ColumnsError, Input, ints};
+use crate::columns::input::{ColumnsError, Input};
+use crate::columns::ints;
+use crate::columns::strings::Strings;
 
 const BYTES: u8 = 0;
 const LITTLE: u8 = 1;

@@ -7,7 +7,8 @@
 //!  3 lanes   length of each │ see `lanes`
 //! ```
 
-use super::{ColumnsError, Input, ints, lanes, text};
+use crate::columns::input::{ColumnsError, Input};
+use crate::columns::{ints, lanes, text};
 
 const NONE: u8 = 0;
 const PLAIN: u8 = 1;

@@ -15,8 +15,9 @@
 //!    3 │ strings, in full
 //! ```
 
-use super::strings::{Plain, Strings};
-use super::{ColumnsError, Input, ints};
+use crate::columns::input::{ColumnsError, Input};
+use crate::columns::ints;
+use crate::columns::strings::{Plain, Strings};
 
 const NUMBERS: u8 = 0;
 const MARKED: u8 = 1;
@@ -53,9 +54,66 @@ fn token_len(bytes: &[u8]) -> usize {
 /// Literals with holes between them.
 struct Template {
     /// What stands before each hole.
-    literals: Vec<Vec<u8>>,
+    literals: Vec<Literal>,
     /// What stands after the last one.
     last: Vec<u8>,
+}
+
+/// What stands before a hole.
+struct Literal {
+    bytes: Vec<u8>,
+    /// The first bytes as a number, and which of its bits count: most literals are compared at once.
+    head: u128,
+    mask: u128,
+    /// The byte that ends the hole; none where the row ends there.
+    end: Option<u8>,
+}
+
+impl Literal {
+    /// `end` is not known yet.
+    fn new(bytes: Vec<u8>) -> Self {
+        let mut head = [0; 16];
+        let len = bytes.len().min(16);
+        head[..len].copy_from_slice(&bytes[..len]);
+        let mask = if len == 16 { u128::MAX } else { (1 << (8 * len)) - 1 };
+        Literal { bytes, head: u128::from_le_bytes(head), mask, end: None }
+    }
+
+    /// What stands behind the literal.
+    #[inline]
+    fn strip<'a>(&self, row: &'a [u8]) -> Option<&'a [u8]> {
+        match row.first_chunk() {
+            Some(head) if self.bytes.len() <= 16 => {
+                ((u128::from_le_bytes(*head) ^ self.head) & self.mask == 0).then(|| &row[self.bytes.len()..])
+            }
+            _ => row.strip_prefix(self.bytes.as_slice()),
+        }
+    }
+
+    /// The hole and what follows it.
+    #[inline]
+    fn hole<'a>(&self, rest: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        match self.end {
+            Some(end) => rest.split_at_checked(find(end, rest)?),
+            None => Some((rest, &[])),
+        }
+    }
+}
+
+/// Where `byte` first stands in `bytes`; eight at a time.
+#[inline]
+fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let wanted = ONES * u64::from(byte);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (i, eight) in eights.iter().enumerate() {
+        let differs = u64::from_le_bytes(*eight) ^ wanted;
+        let zeros = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if zeros != 0 {
+            return Some(i * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|b| *b == byte).map(|at| eights.len() * 8 + at)
 }
 
 impl Template {
@@ -72,13 +130,16 @@ impl Template {
                     if fixed.get(nth) == Some(&true) {
                         literal.extend_from_slice(&row[at..at + len]);
                     } else {
-                        literals.push(std::mem::take(&mut literal));
+                        literals.push(Literal::new(std::mem::take(&mut literal)));
                     }
                     nth += 1;
                     at += len;
                 }
             }
         }
+        let ends = literals.iter().skip(1).map(|next: &Literal| next.bytes.first()).chain([literal.first()]);
+        let ends: Vec<_> = ends.map(|end| end.copied()).collect();
+        literals.iter_mut().zip(ends).for_each(|(literal, end)| literal.end = end);
         Template { literals, last: literal }
     }
 
@@ -91,8 +152,7 @@ impl Template {
         let before = cells.len();
         let mut rest = row;
         for literal in &self.literals {
-            let found = rest.strip_prefix(literal.as_slice()).map(|rest| rest.split_at(token_len(rest)));
-            match found {
+            match literal.strip(rest).and_then(|rest| literal.hole(rest)) {
                 Some((cell, behind)) if !cell.is_empty() => {
                     cells.push(cell);
                     rest = behind;
@@ -174,6 +234,7 @@ pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) -> bool {
         return false;
     }
     let mut cells: Vec<Vec<&[u8]>> = templates.iter().map(|_| Vec::new()).collect();
+    cells[0].reserve(rows.len() * templates[0].holes());
     let (mut ids, mut odd, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
     for row in rows {
         // Rows of a kind come together, and the closest template is the cheapest.
@@ -191,7 +252,8 @@ pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) -> bool {
     ints::put_varint(out, templates.len() as u64);
     for template in &templates {
         ints::put_varint(out, template.holes() as u64);
-        template.literals.iter().chain([&template.last]).for_each(|literal| put_bytes(out, literal));
+        template.literals.iter().for_each(|literal| put_bytes(out, &literal.bytes));
+        put_bytes(out, &template.last);
     }
     ints::encode(&ids, out);
     Plain::encode(&odd, out);
@@ -254,21 +316,24 @@ fn nineteen(cell: &[u8]) -> Option<u64> {
     number(first)?.checked_mul(10)?.checked_add(u64::from(digit))
 }
 
+/// The cells of one hole as numbers, and whether they have zeros in front; `None` where one is no number.
+fn numbers(cells: &[&[u8]]) -> Option<(Vec<u64>, bool)> {
+    let (mut values, mut zeros) = (Vec::with_capacity(cells.len()), false);
+    for cell in cells {
+        values.push(number(cell)?);
+        zeros |= cell[0] == b'0' && cell.len() > 1;
+    }
+    // The mark in front of a number takes a digit more.
+    (!zeros || cells.iter().all(|cell| cell.len() <= 18)).then_some((values, zeros))
+}
+
 fn encode_cells(cells: &[&[u8]], out: &mut Vec<u8>) {
-    let numbers = || cells.iter().map(|cell| number(cell));
-    if number(cells[0]).is_some() {
-        if let Some(values) = numbers().collect::<Option<Vec<u64>>>() {
-            if cells.iter().all(|cell| cell[0] != b'0' || cell.len() == 1) {
-                out.push(NUMBERS);
-                return ints::encode(&values, out);
-            }
-            if cells.iter().all(|cell| cell.len() <= 18) {
-                out.push(MARKED);
-                let marked = |(v, cell): (u64, &&[u8])| v + 10u64.pow(cell.len() as u32);
-                let values: Vec<u64> = values.into_iter().zip(cells).map(marked).collect();
-                return ints::encode(&values, out);
-            }
+    if let Some((mut values, zeros)) = numbers(cells) {
+        out.push(if zeros { MARKED } else { NUMBERS });
+        if zeros {
+            values.iter_mut().zip(cells).for_each(|(v, cell)| *v += 10u64.pow(cell.len() as u32));
         }
+        return ints::encode(&values, out);
     }
     match words(cells) {
         Some((table, indexes)) => {

@@ -1,6 +1,11 @@
-use super::*;
+//! Tests of columns: what goes in comes out, how small it is, and that no bytes do harm.
+
+use crate::bytes::put;
 use crate::clock::Timestamp;
-use crate::frame;
+use crate::columns::frames::{decode, encode};
+use crate::columns::input::Input;
+use crate::columns::ints;
+use crate::frame::{self, commit_word};
 use crate::record::Record;
 
 /// A generator that gives the same numbers everywhere (xorshift64*).
@@ -19,8 +24,11 @@ impl Random {
     }
 }
 
+/// Key and value of a record.
+type Row = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Frames of `rows`: key and value of each, offsets and times that rise.
-fn frames(rows: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) -> Vec<u8> {
+fn frames(rows: &[Row]) -> Vec<u8> {
     let mut all = Vec::new();
     for (i, (key, value)) in rows.iter().enumerate() {
         let record = Record { key: key.as_deref(), value: value.as_deref(), ..Record::default() };
@@ -39,7 +47,7 @@ fn round_trip(frames: &[u8]) -> usize {
     columns.len()
 }
 
-fn ticks(count: u64, random: &mut Random) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn ticks(count: u64, random: &mut Random) -> Vec<Row> {
     let mut ns = 1_700_000_000_000_000_000;
     (0..count)
         .map(|i| {
@@ -226,32 +234,4 @@ fn frames_with_something_in_their_padding_stay_as_they_are() {
     let last = frames.len() - 1;
     frames[last] = 1;
     assert!(encode(&frames).is_none());
-}
-
-#[test]
-#[ignore]
-fn zz_speed() {
-    let rows = ticks(20_000, &mut Random(7));
-    let blocks: Vec<Vec<u8>> = rows.chunks(290).map(frames).collect();
-    let n = rows.len() as f64;
-    for _ in 0..3 {
-        let t = std::time::Instant::now();
-        let cols: Vec<_> = blocks.iter().map(|b| encode(b).unwrap()).collect();
-        let e = t.elapsed().as_nanos() as f64 / n;
-        let t = std::time::Instant::now();
-        let z: usize = cols.iter().map(|c| lz4_flex::block::compress(c).len()).sum();
-        let lz = t.elapsed().as_nanos() as f64 / n;
-        let t = std::time::Instant::now();
-        let z2: usize = blocks.iter().map(|c| lz4_flex::block::compress(c).len()).sum();
-        let lz2 = t.elapsed().as_nanos() as f64 / n;
-        let t = std::time::Instant::now();
-        for (c, b) in cols.iter().zip(&blocks) {
-            let mut out = vec![0; b.len()];
-            decode(c, &mut out).unwrap();
-        }
-        let d = t.elapsed().as_nanos() as f64 / n;
-        let raw: usize = blocks.iter().map(|b| b.len()).sum();
-        let c: usize = cols.iter().map(|b| b.len()).sum();
-        println!("encode {e:.0} lz4 of columns {lz:.0} lz4 of frames {lz2:.0} decode {d:.0}; raw {:.1} cols {:.1} cols+lz4 {:.1} frames+lz4 {:.1}", raw as f64/n, c as f64/n, z as f64/n, z2 as f64/n);
-    }
 }
