@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use crate::consumer::sticky::{CooperativeSticky, Sticky};
 use crate::topic_partition::TopicPartition;
 
 /// Distributes the partitions of a group's topics over its members.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::consumer::assignor::{Assignor, GroupFacts, MemberFacts, Range};
+use crate::consumer::assignor::{Assignor, CooperativeSticky, GroupFacts, MemberFacts};
 use crate::consumer::committed::{Committed, Entry, at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
@@ -150,7 +150,7 @@ impl Group {
             state: Mutex::new(State {
                 known: false,
                 members: BTreeMap::new(),
-                assignor: Arc::new(Range),
+                assignor: Arc::new(CooperativeSticky),
                 generation: 0,
                 planned: 0,
                 version: None,
@@ -283,9 +283,13 @@ impl Group {
         Ok(Step::Take { places: free, change: self.change() })
     }
 
-    /// Frees what a member gave up.
+    /// Frees what a member gave up. What the plan gave to nobody, since it was still owned, takes a new plan.
     pub(crate) fn release(&self, id: &Arc<str>, places: &[Place]) {
         let mut state = self.state.lock();
+        let planned = |place| state.members.values().any(|member| member.target.contains(place));
+        if state.planned == state.generation && !places.iter().all(planned) {
+            state.generation += 1;
+        }
         for place in places {
             if state.owned.get(place).is_some_and(|owner| owner == id) {
                 state.owned.remove(place);

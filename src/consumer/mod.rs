@@ -21,6 +21,7 @@ pub(crate) mod offsets;
 pub(crate) mod options;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod sticky;
 
 use std::sync::Arc;
 

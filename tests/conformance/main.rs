@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
 mod b;
+mod c;
 mod f;
 mod l;
 mod o;
@@ -10,4 +11,5 @@ mod p;
 mod plans;
 mod r;
 mod rr;
+mod s;
 mod t;

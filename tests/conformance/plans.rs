@@ -11,7 +11,8 @@ pub(crate) struct Case {
     pub(crate) row: &'static str,
     /// `topic:partitions`, separated by spaces.
     pub(crate) topics: &'static str,
-    /// `member: subscriptions` or `member@instance: subscriptions`.
+    /// `member: subscriptions` or `member@instance: subscriptions`; for one that was there before, ` | ` and the
+    /// generation in which it owned `topic-partition ..`.
     pub(crate) members: &'static [&'static str],
     /// `member: topic-partition ..`.
     pub(crate) plan: &'static [&'static str],
@@ -25,11 +26,18 @@ impl Case {
             facts = facts.topic(name, partitions.parse().expect("a number"));
         }
         for member in self.members {
-            let (who, topics) = named(member);
+            let (now, before) = member.split_once('|').map_or((*member, None), |(now, b)| (now, Some(b)));
+            let (who, topics) = named(now);
             let (id, instance) = who.split_once('@').map_or((who, None), |(id, i)| (id, Some(i)));
             let mut member = MemberFacts::new(id).subscribe(topics);
             if let Some(instance) = instance {
                 member = member.instance_id(instance);
+            }
+            if let Some((generation, owned)) =
+                before.map(|b| b.trim().split_once(' ').unwrap_or((b.trim(), "")))
+            {
+                let owned = owned.split_whitespace().map(partition);
+                member = member.owned(generation.parse().expect("a generation"), owned);
             }
             facts = facts.member(member);
         }
@@ -37,16 +45,17 @@ impl Case {
     }
 
     fn expected(&self) -> BTreeMap<String, Vec<TopicPartition>> {
-        let parse = |partition: &str| {
-            let (topic, number) = partition.rsplit_once('-').expect("topic-partition");
-            TopicPartition::new(topic, number.parse().expect("a number"))
-        };
         let of_member = |line: &&str| {
             let (id, partitions) = named(line);
-            (id.to_owned(), partitions.into_iter().map(parse).collect())
+            (id.to_owned(), partitions.into_iter().map(partition).collect())
         };
         self.plan.iter().map(of_member).collect()
     }
+}
+
+fn partition(name: &str) -> TopicPartition {
+    let (topic, number) = name.rsplit_once('-').expect("topic-partition");
+    TopicPartition::new(topic, number.parse().expect("a number"))
 }
 
 fn named(line: &str) -> (&str, Vec<&str>) {
