@@ -40,6 +40,8 @@
 //! Salt and position make a stale, swapped or foreign block invalid where it stands. The header checksum is
 //! verified before any field is believed, the payload's before a byte of it is decompressed.
 
+use std::cell::RefCell;
+
 use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::codec::{Codecs, Compression};
@@ -445,7 +447,31 @@ pub(crate) struct AlignedBuf {
     len: usize,
 }
 
+/// No more buffers than this are kept for the next blocks of a thread, and none that is larger.
+const MAX_SPARE: usize = 4;
+const MAX_SPARE_BYTES: usize = 2 * TARGET;
+
+thread_local! {
+    /// Memory of blocks that nobody reads any more, the last one used last: it is in the cache still, has its pages, and
+    /// need not be zeroed. Of a thread, so that taking it needs no lock and the cache is that of the processor.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl AlignedBuf {
+    /// `len` bytes of no certain content.
+    pub(crate) fn recycled(len: usize) -> Self {
+        let mut storage = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
+        if storage.len() < len + 7 {
+            if storage.capacity() < len + 7 {
+                // Not grown, since that would copy what nobody wants; a little large, as blocks differ a little.
+                storage = Vec::with_capacity((len + 7).next_multiple_of(4096));
+            }
+            storage.resize(len + 7, 0);
+        }
+        let start = storage.as_ptr().align_offset(8).min(7);
+        AlignedBuf { storage, start, len }
+    }
+
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         let storage = vec![0; len + 7];
@@ -453,12 +479,27 @@ impl AlignedBuf {
         AlignedBuf { storage, start, len }
     }
 
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.storage[self.start..self.start + self.len]
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.storage[self.start..self.start + self.len]
+    }
+
+    /// Keeps the memory for [`AlignedBuf::recycled`].
+    fn recycle(&mut self) {
+        let storage = std::mem::take(&mut self.storage);
+        if (1..=MAX_SPARE_BYTES).contains(&storage.capacity()) {
+            // A thread that ends has let go of its spares before.
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < MAX_SPARE {
+                    spare.push(storage);
+                }
+            });
+        }
     }
 }
 
@@ -467,13 +508,18 @@ pub(crate) struct DecodedBlock {
     header: BlockHeader,
     buf: AlignedBuf,
     frames_at: usize,
+    records: usize,
 }
 
 impl DecodedBlock {
     /// Verifies and unpacks the block `stored`, header and payload, whose header has been parsed.
     ///
     /// Fails with [`BlockError`] as the source of a corrupt-record error, or with an unknown codec's.
-    pub(crate) fn decode(header: BlockHeader, stored: AlignedBuf, codecs: &Codecs) -> Result<Self, Error> {
+    pub(crate) fn decode(
+        header: BlockHeader,
+        mut stored: AlignedBuf,
+        codecs: &Codecs,
+    ) -> Result<Self, Error> {
         let payload = stored
             .as_slice()
             .get(HEADER..HEADER + header.stored_len as usize)
@@ -481,10 +527,14 @@ impl DecodedBlock {
         if crc32fast::hash(payload) != header.payload_crc {
             return Err(BlockError::PayloadChecksum.into());
         }
-        let block = if header.codec == 0 && header.columns_len == 0 {
-            DecodedBlock { header, buf: stored, frames_at: HEADER }
+let mut block = if header.codec == 0 && header.columns_len == 0 {
+            DecodedBlock { header, buf: stored, frames_at: HEADER, records: 0 }
         } else {
-            let mut buf = AlignedBuf::zeroed(header.raw_len as usize);
+            let mut buf = AlignedBuf::recycled(header.raw_len as usize);
+            if header.codec >= 128 || header.columns_len > 0 {
+                // Where something may be left out that is not a built-in codec's: no bytes of another block there.
+                buf.as_mut_slice().fill(0);
+            }
             if header.columns_len == 0 {
                 codecs.decompress(header.codec, payload, buf.as_mut_slice())?;
             } else if header.codec == 0 {
@@ -494,35 +544,49 @@ impl DecodedBlock {
                 codecs.decompress(header.codec, payload, &mut unpacked)?;
                 columns::decode(&unpacked, buf.as_mut_slice()).map_err(BlockError::from)?;
             }
-            DecodedBlock { header, buf, frames_at: 0 }
+            stored.recycle();
+            DecodedBlock { header, buf, frames_at: 0, records: 0 }
         };
-        block.check_frames()?;
+        block.records = block.check_frames()?;
         Ok(block)
     }
 
-    /// Walks the frames once, so that later accessors cannot fail.
-    fn check_frames(&self) -> Result<(), BlockError> {
-        let frames = self.frames();
-        let (mut at, mut count, mut next) = (0, 0u32, self.header.base_offset);
-        while at < frames.len() {
-            let frame = FrameView::parse(&frames[at..])?;
+    /// Walks the frames once, so that later accessors cannot fail, and counts those that a reader may see.
+    fn check_frames(&self) -> Result<usize, BlockError> {
+        let mut rest = self.frames();
+        let (mut count, mut controls, mut next) = (0u32, 0usize, self.header.base_offset);
+        while !rest.is_empty() {
+            let frame = FrameView::parse(rest)?;
             if frame.offset() < next || frame.offset() > self.header.last_offset {
                 return Err(BlockError::Frames);
             }
             next = frame.offset() + 1;
-            at += frame.len();
+            rest = &rest[frame.len()..];
+            controls += usize::from(frame.is_control());
             count += 1;
         }
-        if count == self.header.count { Ok(()) } else { Err(BlockError::Frames) }
+        if count == self.header.count { Ok(count as usize - controls) } else { Err(BlockError::Frames) }
     }
 
     pub(crate) fn header(&self) -> &BlockHeader {
         &self.header
     }
 
+    /// How many frames are records, and no transaction markers.
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
     /// The frames, back to back.
+    #[inline]
     pub(crate) fn frames(&self) -> &[u8] {
         &self.buf.as_slice()[self.frames_at..self.frames_at + self.header.raw_len as usize]
+    }
+}
+
+impl Drop for DecodedBlock {
+    fn drop(&mut self) {
+        self.buf.recycle();
     }
 }
 

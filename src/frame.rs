@@ -328,12 +328,14 @@ pub(crate) struct FrameView<'a>(&'a [u8]);
 
 impl<'a> FrameView<'a> {
     /// The frame that begins at `bytes[0]`, where `bytes` hold frames of our own writing.
+    #[inline]
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
         let len = u32_at(bytes, 0) as usize;
         FrameView(&bytes[..len])
     }
 
     /// The frame that begins at `bytes[0]`, its structure checked, its checksum not.
+    #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
         if bytes.len() < FIXED {
             return Err(FrameError::Length(0));
@@ -347,12 +349,25 @@ impl<'a> FrameView<'a> {
         if view.flags() & !flags::KNOWN != 0 {
             return Err(FrameError::Flags(view.flags()));
         }
-        view.check_parts().ok_or(FrameError::Parts)?;
+        let plain = view.flags() & (flags::PRODUCER | flags::HEADERS) == 0;
+        let key_at = if plain { Some(FIXED) } else { view.check_key_at() };
+        key_at.and_then(|at| view.check_parts(at)).ok_or(FrameError::Parts)?;
         Ok(view)
     }
 
-    /// Whether all parts lie inside the frame and fill it exactly.
-    fn check_parts(self) -> Option<()> {
+    /// Whether key and value, from `key_at` on, fill the frame exactly.
+    #[inline]
+    fn check_parts(self, key_at: usize) -> Option<()> {
+        let value_at = align8(key_at.checked_add(self.key_len())?);
+        let end = align8(value_at.checked_add(self.value_len())?);
+        let null_key = self.flags() & flags::KEY == 0 && self.key_len() != 0;
+        let null_value = self.flags() & flags::VALUE == 0 && self.value_len() != 0;
+        (end == self.0.len() && !null_key && !null_value).then_some(())
+    }
+
+    /// Where the key begins, if what few frames have before it lies inside the frame.
+    #[cold]
+    fn check_key_at(self) -> Option<usize> {
         let len = self.0.len();
         let mut at = FIXED;
         if self.flags() & flags::PRODUCER != 0 {
@@ -387,11 +402,7 @@ impl<'a> FrameView<'a> {
             }
             at = end;
         }
-        let value_at = align8(at.checked_add(self.key_len())?);
-        let end = align8(value_at.checked_add(self.value_len())?);
-        let null_key = self.flags() & flags::KEY == 0 && self.key_len() != 0;
-        let null_value = self.flags() & flags::VALUE == 0 && self.value_len() != 0;
-        (end == len && !null_key && !null_value).then_some(())
+        Some(at)
     }
 
     /// Whether the frame's tag is its checksum XOR `mixed` (0 inside a block, [`mix`] in a chunk).
@@ -404,40 +415,49 @@ impl<'a> FrameView<'a> {
     }
 
     /// All bytes of the frame.
+    #[inline]
     pub(crate) fn bytes(self) -> &'a [u8] {
         self.0
     }
 
+    #[inline]
     pub(crate) fn len(self) -> usize {
         self.0.len()
     }
 
+    #[inline]
     pub(crate) fn tag(self) -> u32 {
         u32_at(self.0, 4)
     }
 
+    #[inline]
     pub(crate) fn offset(self) -> u64 {
         u64_at(self.0, 8)
     }
 
     #[allow(clippy::cast_possible_wrap)] // stored as the bits of an i64
+    #[inline]
     pub(crate) fn timestamp(self) -> Timestamp {
         Timestamp::from_nanos(u64_at(self.0, 16) as i64)
     }
 
+    #[inline]
     pub(crate) fn flags(self) -> u8 {
         self.0[24]
     }
 
+    #[inline]
     fn key_len(self) -> usize {
         (u32_at(self.0, 24) >> 8) as usize
     }
 
+    #[inline]
     fn value_len(self) -> usize {
         u32_at(self.0, 28) as usize
     }
 
     /// Whether the append that this frame belongs to goes on.
+    #[inline]
     pub(crate) fn more(self) -> bool {
         self.flags() & flags::MORE != 0
     }
@@ -447,6 +467,7 @@ impl<'a> FrameView<'a> {
         self.flags() & flags::FIRST_OF_SEGMENT != 0
     }
 
+    #[inline]
     pub(crate) fn producer(self) -> Option<ProducerPart> {
         (self.flags() & flags::PRODUCER != 0).then(|| {
             let last = u32_at(self.0, FIXED + 12);
@@ -461,14 +482,17 @@ impl<'a> FrameView<'a> {
     }
 
     /// Whether this is a transaction marker, which no consumer sees.
+    #[inline]
     pub(crate) fn is_control(self) -> bool {
         self.producer().is_some_and(|p| p.attributes & attributes::CONTROL != 0)
     }
 
+    #[inline]
     fn headers_at(self) -> usize {
         if self.flags() & flags::PRODUCER == 0 { FIXED } else { FIXED + PRODUCER_PART }
     }
 
+    #[inline]
     fn key_at(self) -> usize {
         let at = self.headers_at();
         if self.flags() & flags::HEADERS == 0 {
@@ -478,11 +502,13 @@ impl<'a> FrameView<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn key(self) -> Option<&'a [u8]> {
         let at = self.key_at();
         (self.flags() & flags::KEY != 0).then(|| &self.0[at..at + self.key_len()])
     }
 
+    #[inline]
     pub(crate) fn value(self) -> Option<&'a [u8]> {
         let at = align8(self.key_at() + self.key_len());
         (self.flags() & flags::VALUE != 0).then(|| &self.0[at..at + self.value_len()])

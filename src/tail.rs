@@ -106,7 +106,7 @@ pub(crate) struct HotCursor {
     at: usize,
 }
 
-/// Frames that lie back to back in the cursor's chunk.
+/// Frames that lie back to back in a chunk or a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     /// Position of the first frame.
@@ -131,7 +131,6 @@ impl HotCursor {
     }
 
     /// The position that it stands at.
-    #[cfg(test)]
     pub(crate) fn at(&self) -> usize {
         self.at
     }
@@ -152,26 +151,24 @@ impl HotCursor {
         self.at = HEADER + at;
     }
 
-    /// Walks on over what is published and below `limit_offset`, up to `max_records` records and `max_bytes` bytes
-    /// of frames; a first record larger than that is taken nevertheless, so that a reader gets on. `next`
-    /// is the offset to read next as the caller knows it, and the answer's if nothing is there.
+    /// Walks on over what is published: see [`walk`].
     pub(crate) fn run(&mut self, limit_offset: u64, max_records: usize, max_bytes: usize, next: u64) -> Run {
-        let from = self.at;
-        let mut run = Run { from, to: from, records: 0, next };
-        let frames = self.chunk.bytes(from, self.chunk.committed()).unwrap_or_default();
-        let mut at = 0;
-        while at < frames.len() && run.records < max_records {
-            let frame = FrameView::trusted(&frames[at..]);
-            if frame.offset() >= limit_offset || (run.records > 0 && at + frame.len() > max_bytes) {
-                break;
-            }
-            at += frame.len();
-            run.records += usize::from(!frame.is_control());
-            run.next = frame.offset() + 1;
-        }
-        run.to = from + at;
+        let frames = self.chunk.bytes(self.at, self.chunk.committed()).unwrap_or_default();
+        let mut run = walk(frames, limit_offset, max_records, max_bytes, next);
+        run.from += self.at;
+        run.to += self.at;
         self.at = run.to;
         run
+    }
+
+    /// Moves on over `bytes` of published frames.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
+    /// Whether something is published here.
+    pub(crate) fn has_more(&self) -> bool {
+        self.at < self.chunk.committed()
     }
 
     /// Whether the chunk has nothing more, now and later: time to [`Tail::find`] the next one.
@@ -179,6 +176,23 @@ impl HotCursor {
         // In this order: what was published before the seal is seen after it.
         self.chunk.sealed() && self.at >= self.chunk.committed()
     }
+}
+
+/// Walks over frames that are below `limit_offset`, up to `max_records` records and `max_bytes` bytes; a first
+/// record larger than that is taken nevertheless, so that a reader gets on. `next` is the offset to read next as
+/// the caller knows it, and the answer's if nothing is there.
+pub(crate) fn walk(frames: &[u8], limit_offset: u64, max_records: usize, max_bytes: usize, next: u64) -> Run {
+    let mut run = Run { from: 0, to: 0, records: 0, next };
+    while run.to < frames.len() && run.records < max_records {
+        let frame = FrameView::trusted(&frames[run.to..]);
+        if frame.offset() >= limit_offset || (run.records > 0 && run.to + frame.len() > max_bytes) {
+            break;
+        }
+        run.to += frame.len();
+        run.records += usize::from(!frame.is_control());
+        run.next = frame.offset() + 1;
+    }
+    run
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Part {
                 Err(e) if e.kind() == ErrorKind::OffsetOutOfRange => continue,
                 Err(e) => return Err(e),
             };
-            let len = run.to - run.from;
+            let len = run.bytes().len();
             if !records.is_empty() && *bytes + len > options.max_bytes {
                 // A single record that would exceed the limit: it comes first next time.
                 self.cursor.seek(position);
@@ -428,17 +428,17 @@ impl Reading {
     /// Commits what comes after `record`, if it was read in this assignment.
     pub(crate) fn commit_record(&mut self, record: ConsumerRecord<'_>) -> Result<()> {
         self.needs_group()?;
-        let run = record.run();
-        let tp = &run.identity.tp;
+        let identity = record.identity();
+        let tp = &identity.tp;
         let part = self.find(tp).ok().map(|part| &self.parts[part]);
         let same = part.is_some_and(|part| {
-            part.epoch == run.assignment && part.core.identity().topic_id == run.identity.topic_id
+            part.epoch == record.assignment() && part.core.identity().topic_id == identity.topic_id
         });
         if !same {
             let message = "the record was not read in the consumer's present assignment";
             return Err(at(Error::new(ErrorKind::CommitFailed, message), tp).at_offset(record.offset()));
         }
-        let (topic_id, offset) = (run.identity.topic_id, record.offset() + 1);
+        let (topic_id, offset) = (identity.topic_id, record.offset() + 1);
         self.commit_entries(&[Entry { topic_id, tp: tp.clone(), offset, metadata: None }])
     }
 

@@ -515,6 +515,16 @@ impl PartitionCore {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Option<Run>> {
+        self.read(limit, cursor, |cursor, store| cursor.fetch(store, max_records, max_bytes))
+    }
+
+    /// Has a cursor `read` from what there is, of which nothing at or above `limit` may be shown.
+    pub(crate) fn read<T>(
+        &self,
+        limit: u64,
+        cursor: &mut Cursor,
+        read: impl FnOnce(&mut Cursor, &Store<'_>) -> Result<T>,
+    ) -> Result<T> {
         let store = Store {
             identity: &self.identity,
             tail: &self.tail,
@@ -523,7 +533,7 @@ impl PartitionCore {
             start: self.start_offset(),
             limit,
         };
-        cursor.fetch(&store, max_records, max_bytes).map_err(|e| {
+        read(cursor, &store).map_err(|e| {
             let offset = e.offset().unwrap_or(cursor.position());
             self.here(e).at_offset(offset)
         })

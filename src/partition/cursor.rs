@@ -6,10 +6,9 @@ use std::sync::Arc;
 use crate::block::DecodedBlock;
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::FrameView;
 use crate::partition::records::{Identity, Run, Source};
 use crate::segment::chain::{Chain, ColdCursor};
-use crate::tail::{HotCursor, Tail};
+use crate::tail::{self, HotCursor, Tail};
 
 /// What a cursor reads from.
 pub(crate) struct Store<'a> {
@@ -32,11 +31,27 @@ enum Place {
     /// Only the offset is known.
     Lost,
     Hot(HotCursor),
-    /// Behind `at` in the frames of `block`; the cold cursor stands at the block after it.
+    /// In `block`, where one is at hand; the cold cursor stands at the block after it.
     Cold {
         cursor: ColdCursor,
-        block: Option<(Arc<DecodedBlock>, usize)>,
+        block: Option<InBlock>,
     },
+}
+
+/// A place among the frames of a block.
+struct InBlock {
+    block: Arc<DecodedBlock>,
+    at: usize,
+    /// Records from `at` on.
+    left: usize,
+}
+
+/// How much may be taken at a time: it ends a run that holds a record.
+#[derive(Clone, Copy)]
+struct Bounds {
+    limit: u64,
+    records: usize,
+    bytes: usize,
 }
 
 impl Cursor {
@@ -71,6 +86,61 @@ impl Cursor {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Option<Run>> {
+        let bounds = Bounds { limit: store.limit, records: max_records, bytes: max_bytes };
+        while self.stand(store)? {
+            let (source, run) = match &mut self.place {
+                Place::Hot(hot) => {
+                    let run = hot.run(bounds.limit, bounds.records, bounds.bytes, self.next);
+                    (hot.chunk().hold(run.from, run.to).map(Source::Hot), run)
+                }
+                Place::Cold { block: Some(within), .. } => {
+                    let run = within.take(bounds, self.next);
+                    (Some(Source::Cold(Arc::clone(&within.block), run.from, run.to)), run)
+                }
+                _ => return Ok(None),
+            };
+            self.next = run.next;
+            if let Some(source) = source.filter(|_| run.records > 0) {
+                return Ok(Some(Run::new(Arc::clone(store.identity), source, run.records)));
+            }
+            if run.to == run.from {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// All that lies here back to back, which nobody has looked through: there may be markers in it, and records at or
+    /// above the limit. Whoever reads it says by [`Cursor::advance`] how far he came.
+    pub(crate) fn ahead(&mut self, store: &Store<'_>) -> Result<Option<Source>> {
+        if !self.stand(store)? {
+            return Ok(None);
+        }
+        Ok(match &self.place {
+            Place::Hot(hot) => hot.chunk().hold(hot.at(), hot.chunk().committed()).map(Source::Hot),
+            Place::Cold { block: Some(within), .. } => {
+                let all = within.block.frames().len();
+                Some(Source::Cold(Arc::clone(&within.block), within.at, all))
+            }
+            _ => None,
+        })
+    }
+
+    /// Moves over `bytes` of what [`Cursor::ahead`] gave, in which there were `records`, to the offset `next`.
+    pub(crate) fn advance(&mut self, bytes: usize, records: usize, next: u64) {
+        self.next = next;
+        match &mut self.place {
+            Place::Hot(hot) => hot.advance(bytes),
+            Place::Cold { block: Some(within), .. } => {
+                within.at += bytes;
+                within.left -= records;
+            }
+            _ => {}
+        }
+    }
+
+    /// Gets to where something is to be read, perhaps at or above the limit; false where nothing is.
+    fn stand(&mut self, store: &Store<'_>) -> Result<bool> {
         if self.next < store.start || self.next > store.limit {
             let message = "the position is outside of what the partition holds";
             return Err(Error::new(ErrorKind::OffsetOutOfRange, message)
@@ -79,42 +149,26 @@ impl Cursor {
         }
         while self.next < store.limit {
             match &mut self.place {
-                Place::Hot(hot) => {
-                    let run = hot.run(store.limit, max_records, max_bytes, self.next);
-                    if run.to > run.from {
-                        self.next = run.next;
-                        if run.records == 0 {
-                            continue;
-                        }
-                        let source = Source::Hot(Arc::clone(hot.chunk()));
-                        return Ok(Some(self.stretch(store, source, run.from, run.to, run.records)));
+                Place::Hot(hot) if hot.has_more() => return Ok(true),
+                Place::Hot(_) => self.place = Place::Lost,
+                Place::Cold { block: Some(within), .. } => {
+                    if within.at < within.block.frames().len() {
+                        return Ok(true);
                     }
-                    self.place = Place::Lost;
+                    self.next = self.next.max(within.block.header().last_offset + 1);
+                    self.leave_block();
                 }
                 Place::Cold { cursor, block } => {
-                    if let Some((decoded, at)) = block {
-                        let run = cold_run(decoded, *at, store.limit, self.next, max_records, max_bytes);
-                        *at = run.to;
-                        let source = Source::Cold(Arc::clone(decoded));
-                        if run.to >= decoded.frames().len() {
-                            *block = None;
-                        }
-                        self.next = run.next.max(self.next);
-                        if run.count > 0 {
-                            return Ok(Some(self.stretch(store, source, run.from, run.to, run.count)));
-                        }
-                        continue;
-                    }
                     // Go on hot as soon as the tail has what comes next.
                     if store.tail.first_offset().is_some_and(|first| first <= self.next) {
                         self.place = Place::Lost;
                         continue;
                     }
                     match store.chain.next(cursor, store.codecs) {
-                        Ok(Some(decoded)) => *block = Some((Arc::new(decoded), 0)),
+                        Ok(Some(decoded)) => *block = Some(InBlock::at(decoded, self.next)),
                         Ok(None) => {
                             if !self.find(store)? {
-                                return Ok(None);
+                                return Ok(false);
                             }
                         }
                         Err(e) => {
@@ -126,12 +180,24 @@ impl Cursor {
                 }
                 Place::Lost => {
                     if !self.find(store)? {
-                        return Ok(None);
+                        return Ok(false);
                     }
                 }
             }
         }
-        Ok(None)
+        // A block read to its end is held no longer, whatever comes.
+        if let Place::Cold { block: Some(within), .. } = &self.place
+            && within.at >= within.block.frames().len()
+        {
+            self.leave_block();
+        }
+        Ok(false)
+    }
+
+    fn leave_block(&mut self) {
+        if let Place::Cold { block, .. } = &mut self.place {
+            *block = None;
+        }
     }
 
     /// Finds the place of the next record, hot or cold; false where there is none.
@@ -158,45 +224,39 @@ impl Cursor {
             _ => Ok(false),
         }
     }
-
-    fn stretch(&self, store: &Store<'_>, source: Source, from: usize, to: usize, count: usize) -> Run {
-        Run { identity: Arc::clone(store.identity), source, from, to, count, assignment: 0 }
-    }
 }
 
-struct ColdRun {
-    from: usize,
-    to: usize,
-    count: usize,
-    next: u64,
-}
-
-/// Walks the frames of a block from `at`: skips those before `next`, takes those below `limit`.
-fn cold_run(
-    block: &DecodedBlock,
-    at: usize,
-    limit: u64,
-    next: u64,
-    max_records: usize,
-    max_bytes: usize,
-) -> ColdRun {
-    let frames = block.frames();
-    let mut run = ColdRun { from: at, to: at, count: 0, next };
-    while run.to < frames.len() {
-        let frame = FrameView::trusted(&frames[run.to..]);
-        if frame.offset() < next {
-            run.to += frame.len();
-            run.from = run.to;
-            continue;
+impl InBlock {
+    /// The first frame at or after `offset`.
+    fn at(block: DecodedBlock, offset: u64) -> InBlock {
+        let mut within = InBlock { at: 0, left: block.records(), block: Arc::new(block) };
+        if within.block.header().base_offset < offset {
+            let bounds = Bounds { limit: offset, records: usize::MAX, bytes: usize::MAX };
+            within.walk(bounds, offset);
         }
-        let over = run.count > 0 && run.to + frame.len() - run.from > max_bytes;
-        if frame.offset() >= limit || run.count >= max_records || over {
-            return run;
-        }
-        run.count += usize::from(!frame.is_control());
-        run.next = frame.offset() + 1;
-        run.to += frame.len();
+        within
     }
-    run.next = run.next.max(block.header().last_offset + 1);
-    run
+
+    /// Goes on by what the bounds allow.
+    fn take(&mut self, bounds: Bounds, next: u64) -> tail::Run {
+        let header = self.block.header();
+        let (from, to) = (self.at, self.block.frames().len());
+        if header.last_offset >= bounds.limit || self.left > bounds.records || to - from > bounds.bytes {
+            return self.walk(bounds, next);
+        }
+        // All of it, as nearly always: it was walked when it was verified.
+        let run = tail::Run { from, to, records: self.left, next: header.last_offset + 1 };
+        (self.at, self.left) = (to, 0);
+        run
+    }
+
+    fn walk(&mut self, bounds: Bounds, next: u64) -> tail::Run {
+        let frames = &self.block.frames()[self.at..];
+        let mut run = tail::walk(frames, bounds.limit, bounds.records, bounds.bytes, next);
+        run.from += self.at;
+        run.to += self.at;
+        self.at = run.to;
+        self.left -= run.records;
+        run
+    }
 }

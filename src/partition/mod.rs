@@ -39,10 +39,11 @@ pub use appender::{Appender, Claim};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::FrameView;
 use crate::partition::core::{PartitionCore, Wait};
 use crate::partition::cursor::Cursor;
 use crate::partition::delivery::{Acks, Delivery, Durability};
-use crate::partition::records::{ConsumerRecord, Records, Run};
+use crate::partition::records::{ConsumerRecord, Records, Source};
 use crate::partition::write_behind::refuse_in_callback;
 use crate::record::Record;
 use crate::topic_partition::TopicPartition;
@@ -142,7 +143,7 @@ impl Partition {
     /// # Errors
     /// `OffsetOutOfRange` where the partition holds nothing there, the end offset excepted.
     pub fn reader(&self, from: u64) -> Result<Reader> {
-        let mut reader = Reader { partition: self.clone(), cursor: Cursor::new(from), run: None, at: 0 };
+        let mut reader = Reader { partition: self.clone(), cursor: Cursor::new(from), ahead: None };
         reader.seek(from)?;
         Ok(reader)
     }
@@ -251,34 +252,78 @@ impl std::fmt::Debug for Partition {
 pub struct Reader {
     partition: Partition,
     cursor: Cursor,
-    run: Option<Run>,
-    /// Where in the run the next record is.
+    ahead: Option<Ahead>,
+}
+
+/// What was read ahead of a reader, who goes through it record by record: nobody did so before him.
+struct Ahead {
+    source: Source,
+    /// Where in it the next frame is, how many records stood before, and the offset to read next.
     at: usize,
+    records: usize,
+    next: u64,
+    /// The first offset that must not be read (yet).
+    limit: u64,
+}
+
+impl Ahead {
+    /// Whether the next frame may be read.
+    fn has_more(&self) -> bool {
+        let rest = &self.source.bytes()[self.at..];
+        !rest.is_empty() && FrameView::trusted(rest).offset() < self.limit
+    }
+
+    /// Goes to the end of the next record's frame and tells where it begins; `None` where there is no more to read.
+    #[inline]
+    fn step(&mut self) -> Option<usize> {
+        let bytes = self.source.bytes();
+        while self.at < bytes.len() {
+            let (from, frame) = (self.at, FrameView::trusted(&bytes[self.at..]));
+            if frame.offset() >= self.limit {
+                return None;
+            }
+            self.at += frame.len();
+            self.next = frame.offset() + 1;
+            if !frame.is_control() {
+                self.records += 1;
+                return Some(from);
+            }
+        }
+        None
+    }
 }
 
 impl Reader {
-    /// How much is read ahead of `try_next` at a time.
-    const AHEAD: usize = 256 << 10;
-
     /// The next record, or `None` where there is none yet.
     ///
     /// # Errors
     /// `OffsetOutOfRange` once the position was deleted; `CorruptRecord` and its like for a block that does not
     /// prove itself: the position stays, and [`Reader::seek`] can pass it.
+    #[inline]
     pub fn try_next(&mut self) -> Result<Option<ConsumerRecord<'_>>> {
-        if self.run.as_ref().is_none_or(|run| self.at >= run.to) {
-            let core = &self.partition.core;
-            self.run = core.fetch(&mut self.cursor, core.high_watermark(), usize::MAX, Self::AHEAD)?;
-            self.at = self.run.as_ref().map_or(0, |run| run.from);
-        }
-        match &self.run {
-            None => Ok(None),
-            Some(run) => {
-                let record = ConsumerRecord::at(run, self.at);
-                self.at += record.frame_len();
-                Ok(Some(record))
+        let from = loop {
+            if let Some(from) = self.ahead.as_mut().and_then(Ahead::step) {
+                break from;
             }
-        }
+            if !self.read_ahead()? {
+                return Ok(None);
+            }
+        };
+        Ok(self.ahead.as_ref().map(|ahead| {
+            let frame = FrameView::trusted(&ahead.source.bytes()[from..]);
+            ConsumerRecord::new(self.partition.core.identity(), frame)
+        }))
+    }
+
+    /// Reads on from where the reader is; false where nothing is there yet.
+    fn read_ahead(&mut self) -> Result<bool> {
+        self.settle();
+        let core = &self.partition.core;
+        let limit = core.high_watermark();
+        let source = core.read(limit, &mut self.cursor, Cursor::ahead)?;
+        let next = self.cursor.position();
+        self.ahead = source.map(|source| Ahead { source, at: 0, records: 0, next, limit });
+        Ok(self.ahead.as_ref().is_some_and(Ahead::has_more))
     }
 
     /// Up to `max` records.
@@ -301,20 +346,17 @@ impl Reader {
         Ok(records)
     }
 
-    /// The offset of the next record.
+    /// The offset of the next record; there may be a hole there.
     #[must_use]
     pub fn position(&self) -> u64 {
-        match &self.run {
-            Some(run) if self.at < run.to => ConsumerRecord::at(run, self.at).offset(),
-            _ => self.cursor.position(),
-        }
+        self.ahead.as_ref().map_or(self.cursor.position(), |ahead| ahead.next)
     }
 
     /// Takes back what was read ahead and not handed out.
     fn settle(&mut self) {
-        let position = self.position();
-        self.run = None;
-        self.cursor.seek(position);
+        if let Some(Ahead { at, records, next, .. }) = self.ahead.take() {
+            self.cursor.advance(at, records, next);
+        }
     }
 
     /// Goes on at `offset`.
@@ -330,7 +372,7 @@ impl Reader {
                 .at_offset(offset)
                 .with_range(start, end));
         }
-        self.run = None;
+        self.settle();
         self.cursor.seek(offset);
         Ok(())
     }

@@ -9,24 +9,24 @@ use crate::block::{AlignedBuf, DecodedBlock};
 use crate::clock::Timestamp;
 use crate::frame::{FrameView, HeaderIter};
 use crate::record::Record;
-use crate::storage::chunk::Chunk;
+use crate::storage::chunk::Held;
 use crate::topic_partition::TopicPartition;
 
-/// Where the bytes of a stretch of records are.
+/// Frames back to back in one place, which this keeps alive.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// A chunk of the hot tail.
-    Hot(Arc<Chunk>),
-    /// A block of the cold log, verified and unpacked.
-    Cold(Arc<DecodedBlock>),
+    /// In a chunk of the hot tail.
+    Hot(Held),
+    /// From here to there in a block of the cold log, verified and unpacked.
+    Cold(Arc<DecodedBlock>, usize, usize),
 }
 
 impl Source {
-    fn bytes(&self, from: usize, to: usize) -> &[u8] {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            // A stretch lies below what was published when it was read.
-            Source::Hot(chunk) => chunk.bytes(from, to).unwrap_or_default(),
-            Source::Cold(block) => &block.frames()[from..to],
+            Source::Hot(held) => held.bytes(),
+            Source::Cold(block, from, to) => &block.frames()[*from..*to],
         }
     }
 }
@@ -42,10 +42,7 @@ pub(crate) struct Identity {
 #[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) source: Source,
-    /// The first frame of the stretch and the end of its last.
-    pub(crate) from: usize,
-    pub(crate) to: usize,
+    source: Source,
     /// How many records there are, control records not counted.
     pub(crate) count: usize,
     /// Which assignment of a consumer read it; a record of an older one cannot be committed.
@@ -53,13 +50,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// All bytes of the stretch.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.source.bytes(self.from, self.to)
+    pub(crate) fn new(identity: Arc<Identity>, source: Source, count: usize) -> Run {
+        Run { identity, source, count, assignment: 0 }
     }
 
-    fn frame(&self, at: usize) -> FrameView<'_> {
-        FrameView::trusted(self.source.bytes(at, self.to))
+    /// All bytes of the stretch.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.source.bytes()
     }
 }
 
@@ -120,7 +118,7 @@ impl Records {
     /// The records, partition by partition, each in offset order.
     #[must_use]
     pub fn iter(&self) -> RecordsIter<'_> {
-        RecordsIter { runs: &self.runs, at: self.runs.first().map_or(0, |r| r.from), left: self.count }
+        RecordsIter { runs: self.runs.iter(), run: None, rest: &[], left: self.count }
     }
 }
 
@@ -142,32 +140,40 @@ impl<'a> IntoIterator for &'a Records {
 /// Iterates over [`Records`].
 #[derive(Clone)]
 pub struct RecordsIter<'a> {
-    runs: &'a [Run],
-    at: usize,
+    /// The runs to come, the one at hand, and what is left of its frames.
+    runs: std::slice::Iter<'a, Run>,
+    run: Option<&'a Run>,
+    rest: &'a [u8],
     left: usize,
 }
 
 impl<'a> Iterator for RecordsIter<'a> {
     type Item = ConsumerRecord<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
         loop {
-            let run = self.runs.first()?;
-            if self.at >= run.to {
-                self.runs = &self.runs[1..];
-                self.at = self.runs.first().map_or(0, |r| r.from);
+            if let Some(run) = self.run
+                && !self.rest.is_empty()
+            {
+                let frame = FrameView::trusted(self.rest);
+                self.rest = &self.rest[frame.len()..];
+                if !frame.is_control() {
+                    self.left -= 1;
+                    return Some(ConsumerRecord {
+                        identity: &run.identity,
+                        assignment: run.assignment,
+                        frame,
+                    });
+                }
                 continue;
             }
-            let record = ConsumerRecord { run, at: self.at };
-            let frame = record.frame();
-            self.at += frame.len();
-            if !frame.is_control() {
-                self.left -= 1;
-                return Some(record);
-            }
+            let run = self.runs.next()?;
+            (self.run, self.rest) = (Some(run), run.bytes());
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
     }
@@ -175,93 +181,101 @@ impl<'a> Iterator for RecordsIter<'a> {
 
 impl ExactSizeIterator for RecordsIter<'_> {}
 
-/// One record as it was read: a view of two words, `Copy`, borrowing from [`Records`] or a reader.
+/// One record as it was read: a view of four words, `Copy`, borrowing from [`Records`] or a reader.
 #[derive(Clone, Copy)]
 pub struct ConsumerRecord<'a> {
-    run: &'a Run,
-    at: usize,
+    identity: &'a Arc<Identity>,
+    assignment: u64,
+    frame: FrameView<'a>,
 }
 
 impl<'a> ConsumerRecord<'a> {
-    /// The record whose frame begins at `at`.
-    pub(crate) fn at(run: &'a Run, at: usize) -> Self {
-        ConsumerRecord { run, at }
+    /// A record of this partition that no consumer was assigned.
+    #[inline]
+    pub(crate) fn new(identity: &'a Arc<Identity>, frame: FrameView<'a>) -> Self {
+        ConsumerRecord { identity, assignment: 0, frame }
     }
 
-    /// How far it is to the next frame.
-    pub(crate) fn frame_len(self) -> usize {
-        self.frame().len()
+    pub(crate) fn identity(self) -> &'a Identity {
+        self.identity
     }
 
-    fn frame(self) -> FrameView<'a> {
-        self.run.frame(self.at)
-    }
-
-    pub(crate) fn run(self) -> &'a Run {
-        self.run
+    /// The assignment that it was read in; 0 where there was none.
+    pub(crate) fn assignment(self) -> u64 {
+        self.assignment
     }
 
     /// The topic's name.
     #[must_use]
+    #[inline]
     pub fn topic(self) -> &'a str {
-        self.run.identity.tp.topic()
+        self.identity.tp.topic()
     }
 
     /// The partition within the topic.
     #[must_use]
+    #[inline]
     pub fn partition(self) -> u32 {
-        self.run.identity.tp.partition()
+        self.identity.tp.partition()
     }
 
     /// Topic and partition.
     #[must_use]
+    #[inline]
     pub fn topic_partition(self) -> &'a TopicPartition {
-        &self.run.identity.tp
+        &self.identity.tp
     }
 
     /// The record's place in its partition.
     #[must_use]
+    #[inline]
     pub fn offset(self) -> u64 {
-        self.frame().offset()
+        self.frame.offset()
     }
 
     /// When the record was made, or appended: as the topic's timestamp type says.
     #[must_use]
+    #[inline]
     pub fn timestamp(self) -> Timestamp {
-        self.frame().timestamp()
+        self.frame.timestamp()
     }
 
     /// The key; `None` where the record has none.
     #[must_use]
+    #[inline]
     pub fn key(self) -> Option<&'a [u8]> {
-        self.frame().key()
+        self.frame.key()
     }
 
     /// The value, beginning 8-aligned; `None` for a tombstone.
     #[must_use]
+    #[inline]
     pub fn value(self) -> Option<&'a [u8]> {
-        self.frame().value()
+        self.frame.value()
     }
 
     /// The headers, in the order in which they were sent.
     #[must_use]
+    #[inline]
     pub fn headers(self) -> Headers<'a> {
-        Headers(self.frame().headers())
+        Headers(self.frame.headers())
     }
 
     /// The last header called `name`.
     #[must_use]
+    #[inline]
     pub fn header(self, name: &str) -> Option<&'a [u8]> {
         self.headers().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
     }
 
     /// A copy that lives on its own.
     #[must_use]
+    #[inline]
     pub fn into_owned(self) -> OwnedRecord {
-        let bytes = self.frame().bytes();
+        let bytes = self.frame.bytes();
         let mut buf = AlignedBuf::zeroed(bytes.len());
         buf.as_mut_slice().copy_from_slice(bytes);
-        OwnedRecord { identity: Arc::clone(&self.run.identity), buf: Arc::new(buf) }
+        OwnedRecord { identity: Arc::clone(&self.identity), buf: Arc::new(buf) }
     }
 }
 

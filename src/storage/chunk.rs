@@ -487,6 +487,13 @@ impl Chunk {
         Some(unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(from), to - from) })
     }
 
+    /// The bytes that [`Chunk::bytes`] gives, kept: whoever reads them does not look at the counter again, whose
+    /// cache line the writer stores to.
+    pub(crate) fn hold(self: &Arc<Self>, from: usize, to: usize) -> Option<Held> {
+        self.bytes(from, to)?;
+        Some(Held { chunk: Arc::clone(self), from, to })
+    }
+
     /// Whether no frame will follow. A reader at the end looks at [`Chunk::committed`] *again* after a yes.
     pub(crate) fn sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
@@ -506,6 +513,26 @@ impl Drop for Chunk {
         // holders happen before this, so whoever gets the memory next may write it.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         self.home.give_back(memory, self.internal, *self.evicted.get_mut());
+    }
+}
+
+/// Published bytes of a chunk, which keep it alive. Made by [`Chunk::hold`] alone.
+#[derive(Clone)]
+pub(crate) struct Held {
+    chunk: Arc<Chunk>,
+    from: usize,
+    to: usize,
+}
+
+impl Held {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let Held { chunk, from, to } = self;
+        // SAFETY: `HEADER <= from <= to <= committed()` held when this was made (`Chunk::hold`; the fields are private
+        // and nothing changes them), and the counter never falls, so all that `Chunk::bytes` argues holds still.
+        // What the acquire load ordered before the making of this is ordered before its use, on whatever
+        // thread: a value moves or is shared between threads only with a happens-before of its own.
+        unsafe { std::slice::from_raw_parts(chunk.memory.base.as_ptr().add(*from), to - from) }
     }
 }
 
