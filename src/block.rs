@@ -479,7 +479,6 @@ impl AlignedBuf {
         AlignedBuf { storage, start, len }
     }
 
-    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.storage[self.start..self.start + self.len]
     }
@@ -577,10 +576,16 @@ let mut block = if header.codec == 0 && header.columns_len == 0 {
         self.records
     }
 
-    /// The frames, back to back.
+    /// The frames from one to another: positions in [`DecodedBlock::frames`].
     #[inline]
+    pub(crate) fn bytes(&self, from: usize, to: usize) -> &[u8] {
+        let first = self.buf.start + self.frames_at;
+        &self.buf.storage[first + from..first + to]
+    }
+
+    /// The frames, back to back.
     pub(crate) fn frames(&self) -> &[u8] {
-        &self.buf.as_slice()[self.frames_at..self.frames_at + self.header.raw_len as usize]
+        self.bytes(0, self.header.raw_len as usize)
     }
 }
 

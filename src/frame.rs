@@ -334,6 +334,13 @@ impl<'a> FrameView<'a> {
         FrameView(&bytes[..len])
     }
 
+    /// The frame that begins at `bytes[0]`, and what comes after it; else as [`FrameView::trusted`].
+    #[inline]
+    pub(crate) fn split(bytes: &'a [u8]) -> (Self, &'a [u8]) {
+        let (frame, rest) = bytes.split_at(u32_at(bytes, 0) as usize);
+        (FrameView(frame), rest)
+    }
+
     /// The frame that begins at `bytes[0]`, its structure checked, its checksum not.
     #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
@@ -487,13 +494,18 @@ impl<'a> FrameView<'a> {
         self.producer().is_some_and(|p| p.attributes & attributes::CONTROL != 0)
     }
 
-    #[inline]
     fn headers_at(self) -> usize {
         if self.flags() & flags::PRODUCER == 0 { FIXED } else { FIXED + PRODUCER_PART }
     }
 
     #[inline]
     fn key_at(self) -> usize {
+        if self.flags() & (flags::PRODUCER | flags::HEADERS) == 0 { FIXED } else { self.key_after_more() }
+    }
+
+    /// Where the key begins in the few frames that have something before it.
+    #[cold]
+    fn key_after_more(self) -> usize {
         let at = self.headers_at();
         if self.flags() & flags::HEADERS == 0 {
             at

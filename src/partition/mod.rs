@@ -273,9 +273,9 @@ impl Ahead {
         !rest.is_empty() && FrameView::trusted(rest).offset() < self.limit
     }
 
-    /// Goes to the end of the next record's frame and tells where it begins; `None` where there is no more to read.
+    /// Goes to the end of the next record's frame and tells where that lies; `None` where there is no more to read.
     #[inline]
-    fn step(&mut self) -> Option<usize> {
+    fn step(&mut self) -> Option<(usize, usize)> {
         let bytes = self.source.bytes();
         while self.at < bytes.len() {
             let (from, frame) = (self.at, FrameView::trusted(&bytes[self.at..]));
@@ -286,7 +286,7 @@ impl Ahead {
             self.next = frame.offset() + 1;
             if !frame.is_control() {
                 self.records += 1;
-                return Some(from);
+                return Some((from, self.at));
             }
         }
         None
@@ -301,16 +301,16 @@ impl Reader {
     /// prove itself: the position stays, and [`Reader::seek`] can pass it.
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<ConsumerRecord<'_>>> {
-        let from = loop {
-            if let Some(from) = self.ahead.as_mut().and_then(Ahead::step) {
-                break from;
+        let (from, to) = loop {
+            if let Some(place) = self.ahead.as_mut().and_then(Ahead::step) {
+                break place;
             }
             if !self.read_ahead()? {
                 return Ok(None);
             }
         };
         Ok(self.ahead.as_ref().map(|ahead| {
-            let frame = FrameView::trusted(&ahead.source.bytes()[from..]);
+            let frame = FrameView::trusted(&ahead.source.bytes()[from..to]);
             ConsumerRecord::new(self.partition.core.identity(), frame)
         }))
     }

@@ -26,7 +26,7 @@ impl Source {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Source::Hot(held) => held.bytes(),
-            Source::Cold(block, from, to) => &block.frames()[*from..*to],
+            Source::Cold(block, from, to) => block.bytes(*from, *to),
         }
     }
 }
@@ -153,23 +153,17 @@ impl<'a> Iterator for RecordsIter<'a> {
     #[inline]
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
         loop {
-            if let Some(run) = self.run
-                && !self.rest.is_empty()
-            {
-                let frame = FrameView::trusted(self.rest);
-                self.rest = &self.rest[frame.len()..];
-                if !frame.is_control() {
-                    self.left -= 1;
-                    return Some(ConsumerRecord {
-                        identity: &run.identity,
-                        assignment: run.assignment,
-                        frame,
-                    });
-                }
+            let Some(run) = self.run.filter(|_| !self.rest.is_empty()) else {
+                self.run = self.runs.next();
+                self.rest = self.run?.bytes();
                 continue;
+            };
+            let (frame, rest) = FrameView::split(self.rest);
+            self.rest = rest;
+            if !frame.is_control() {
+                self.left -= 1;
+                return Some(ConsumerRecord { identity: &run.identity, assignment: run.assignment, frame });
             }
-            let run = self.runs.next()?;
-            (self.run, self.rest) = (Some(run), run.bytes());
         }
     }
 
