@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tapelog::clock::{Clock, CoarseClock, SystemClock};
-use tapelog::{Compression, Log, Partition, Record, Timestamp, TopicConfig};
+use tapelog::{Compression, Log, Partition, Record, Records, Timestamp, TopicConfig};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -53,6 +53,7 @@ fn main() -> Result<()> {
     if wanted("read") {
         let mut table = Table::default();
         bench.reads(&mut table, scale(BURST), turns)?;
+        bench.groups(&mut table, scale(BURST), turns)?;
         table.print("read", "bare scan of the frames");
     }
     if wanted("page-cache") {
@@ -283,6 +284,8 @@ impl Bench {
         feed.append(&partition, records)?;
         let cold = log.topic("cold")?.partition(0)?;
         let packed = log.topic("packed")?.partition(0)?;
+        let bare = self.folder.join("bare");
+        write_blocks(&bare, records * FRAME)?;
         for _ in 0..turns {
             table.time("bare scan of the frames", records, || {
                 let (mut at, mut sum) = (0, 0u64);
@@ -298,6 +301,8 @@ impl Bench {
             table.time("hot read, in polls of 500", records, || read_many(&partition, records))?;
             table.time("cold read", records, || read(&cold, records))?;
             table.time("cold read, LZ4", records, || read(&packed, records))?;
+            table.time("64 KiB pread", records, || read_blocks(&bare, |_| 0))?;
+            table.time("64 KiB pread and CRC-32", records, || read_blocks(&bare, crc32fast::hash))?;
             table.time("CRC-32", records, || {
                 for frame in frames.chunks_exact(FRAME) {
                     black_box(crc32fast::hash(frame));
@@ -306,6 +311,25 @@ impl Bench {
             })?;
         }
         drop(partition);
+        log.close(Duration::from_secs(60))?;
+        Ok(())
+    }
+
+    /// Four partitions through a consumer group, and by four bare readers: hot, then cold.
+    fn groups(&self, table: &mut Table, records: usize, turns: usize) -> Result<()> {
+        let feed = Feed::new();
+        let log = self.log("groups")?;
+        let topic = log.create_topic("four", TopicConfig::new().partitions(4))?;
+        for number in 0..4 {
+            feed.append(&topic.partition(number)?, records / 4)?;
+        }
+        let names = ("hot read, four readers", "hot read, group of four partitions");
+        read_four(&log, table, records / 4 * 4, turns, names)?;
+        drop(topic);
+        log.close(Duration::from_secs(60))?;
+        let log = self.log("groups")?;
+        let names = ("cold read, four readers", "cold read, group of four partitions");
+        read_four(&log, table, records / 4 * 4, turns, names)?;
         log.close(Duration::from_secs(60))?;
         Ok(())
     }
@@ -380,6 +404,58 @@ fn read_many(partition: &Partition, records: usize) -> Result<()> {
     }
     black_box(sum);
     Ok(())
+}
+
+fn read_four(
+    log: &Log,
+    table: &mut Table,
+    records: usize,
+    turns: usize,
+    (bare, group): (&'static str, &'static str),
+) -> Result<()> {
+    let topic = log.topic("four")?;
+    let mut consumer = log.consumer_group("group")?.subscribe(["four"])?;
+    let mut polled = Records::new();
+    // So that it has its partitions.
+    consumer.poll_into(&mut polled, Duration::ZERO)?;
+    for _ in 0..turns {
+        table.time(bare, records, || {
+            (0..4).try_for_each(|number| read(&topic.partition(number)?, records / 4))
+        })?;
+        consumer.seek_to_beginning(&consumer.assignment())?;
+        table.time(group, records, || {
+            let (mut seen, mut sum) = (0, 0u64);
+            while seen < records {
+                seen += consumer.poll_into(&mut polled, Duration::ZERO)?;
+                for record in &polled {
+                    let value = record.value().unwrap_or_default();
+                    sum = sum.wrapping_add(record.offset()).wrapping_add(word(value, 0));
+                }
+            }
+            black_box(sum);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads a file through a buffer of 64 KiB, has `sum` look at each and touches each frame.
+fn read_blocks(path: &Path, sum: impl Fn(&[u8]) -> u32) -> Result<()> {
+    let file = File::open(path)?;
+    let mut block = vec![0u8; BLOCK / FRAME * FRAME];
+    let (mut at, mut touched) = (0, 0u64);
+    loop {
+        let len = file.read_at(&mut block, at)?;
+        if len == 0 {
+            black_box(touched);
+            return Ok(());
+        }
+        touched = touched.wrapping_add(u64::from(sum(&block[..len])));
+        for frame in block[..len].chunks_exact(FRAME) {
+            touched = touched.wrapping_add(word(frame, 8)).wrapping_add(word(frame, 40));
+        }
+        at += len as u64;
+    }
 }
 
 /// The same bytes, as nothing but blocks.
