@@ -124,3 +124,50 @@ fn a_lying_header_with_a_good_checksum_is_refused() {
     let seen = parse(&bad).unwrap();
     assert!(DecodedBlock::decode(seen, aligned(&bad), &Codecs::default()).is_err());
 }
+
+/// Says that it has unpacked what it has not looked at.
+struct Idle;
+
+impl crate::codec::Codec for Idle {
+    fn id(&self) -> u8 {
+        200
+    }
+    fn name(&self) -> &str {
+        "idle"
+    }
+    fn compress(&self, _: &[u8], output: &mut Vec<u8>) -> Result<(), crate::codec::CodecError> {
+        output.push(0);
+        Ok(())
+    }
+    fn decompress(&self, _: &[u8], _: &mut [u8]) -> Result<(), crate::codec::CodecError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn memory_used_again_shows_nothing_of_the_block_before() {
+    let mut codecs = Codecs::default();
+    codecs.register(std::sync::Arc::new(Idle)).unwrap();
+    let block = block_of(100, Compression::Lz4);
+    let good = DecodedBlock::decode(block.header, aligned(&block.bytes), &codecs).unwrap();
+    drop(good); // its memory, full of good frames, is what the next block is read into
+    let (codec, columns_len) = (200, 0);
+    let lying = BlockHeader { codec, columns_len, ..block.header };
+    assert!(DecodedBlock::decode(lying, aligned(&block.bytes), &codecs).is_err());
+}
+
+#[test]
+fn memory_of_a_block_is_used_again_once_nobody_reads_it() {
+    let block = block_of(100, Compression::None);
+    let read = || {
+        let mut stored = AlignedBuf::recycled(block.bytes.len());
+        stored.as_mut_slice().copy_from_slice(&block.bytes);
+        DecodedBlock::decode(block.header, stored, &Codecs::default()).unwrap()
+    };
+    let (first, second) = (read(), read());
+    let place = first.frames().as_ptr();
+    assert_ne!(place, second.frames().as_ptr());
+    drop(first);
+    assert_eq!(read().frames().as_ptr(), place);
+    assert_eq!(second.frames(), &block.bytes[HEADER..]);
+}

@@ -183,3 +183,49 @@ fn names_and_settings_that_cannot_be() {
     assert_eq!(kind(log.consumer_group("a\nb")), ErrorKind::InvalidGroupId);
     assert_eq!(group.describe().unwrap().state, GroupState::Dead, "nobody joined");
 }
+
+/// Cold and hot, one by one and many at a time: nothing is passed over or told twice, and what is kept stays as it was
+/// read while the reader uses memory again.
+#[test]
+fn a_reader_changes_its_pace() {
+    let dir = tempfile::tempdir().unwrap();
+    let value = |n: u64| format!("{n:0>100}");
+    let append = |partition: &tapelog::Partition, numbers: std::ops::Range<u64>| {
+        for n in numbers {
+            partition.append(Record::new(&value(n))).unwrap();
+        }
+    };
+    let log = Log::open(dir.path()).unwrap();
+    append(&log.create_topic("t", TopicConfig::new()).unwrap().partition(0).unwrap(), 0..5000);
+    log.close(Duration::from_secs(20)).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let partition = log.topic("t").unwrap().partition(0).unwrap();
+    append(&partition, 5000..8000);
+
+    let mut reader = partition.reader(7).unwrap();
+    let (mut next, mut step, mut kept) = (7, 0, Vec::new());
+    loop {
+        for _ in 0..step % 5 {
+            let Some(record) = reader.try_next().unwrap() else { break };
+            assert_eq!((record.offset(), record.value()), (next, Some(value(next).as_bytes())));
+            next += 1;
+            assert_eq!(reader.position(), next);
+        }
+        let records = reader.read(1 + step % 7 * 100).unwrap();
+        if records.is_empty() {
+            break;
+        }
+        next += records.len() as u64;
+        assert_eq!(reader.position(), next);
+        kept.push(records);
+        if step == 3 {
+            append(&partition, 8000..8100);
+        }
+        step += 1;
+    }
+    assert_eq!(next, 8100);
+    for record in kept.iter().flatten() {
+        assert_eq!(record.value(), Some(value(record.offset()).as_bytes()));
+    }
+    log.close(Duration::from_secs(20)).unwrap();
+}

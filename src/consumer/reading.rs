@@ -89,6 +89,11 @@ impl Part {
         Ok(())
     }
 
+    /// Whether there is nothing to do here, at the price of one load: of many partitions most are so.
+    fn is_at_the_end(&self, options: &Options) -> bool {
+        self.placed && !self.gone && self.position() == self.limit(options)
+    }
+
     fn holds(&self, offset: u64) -> bool {
         (self.core.start_offset()..=self.core.high_watermark()).contains(&offset)
     }
@@ -323,7 +328,8 @@ impl Reading {
         let first = if self.turn < count { self.turn } else { 0 };
         let mut bytes = 0;
         for index in (first..count).chain(0..first) {
-            if self.parts[index].paused {
+            let part = &self.parts[index];
+            if part.paused || part.is_at_the_end(&self.options) {
                 continue;
             }
             let before = records.len();

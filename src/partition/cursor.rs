@@ -260,3 +260,8 @@ impl InBlock {
         run
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+#[path = "cursor_tests.rs"]
+mod tests;

@@ -23,7 +23,7 @@ pub(crate) mod writer;
 
 #[cfg(test)]
 #[cfg(unix)]
-mod bench;
+pub(crate) mod bench;
 #[cfg(test)]
 #[cfg(unix)]
 mod fault_tests;
