@@ -1,4 +1,6 @@
-use super::*;
+//! Tests of blocks: what goes in comes out, what is damaged or lies does not, and whose memory is used again.
+
+use crate::block::*;
 use crate::frame;
 use crate::record::Record;
 

@@ -1,3 +1,5 @@
+//! Tests of frames: what goes in comes out, and what is no frame is told from one.
+
 /// Two ways to fill a frame give the same bytes, whatever lay there before.
 #[test]
 fn frames_filled_in_pairs_are_the_same() {
@@ -22,7 +24,7 @@ fn frames_filled_in_pairs_are_the_same() {
     }
 }
 
-use super::*;
+use crate::frame::*;
 
 #[test]
 fn plain_record_costs_32_bytes() {

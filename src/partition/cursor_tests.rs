@@ -1,4 +1,6 @@
-use super::*;
+//! Tests of reading in order: the bounds of a run, and what lies ahead of it.
+
+use crate::partition::cursor::*;
 use crate::partition::records::Identity;
 use crate::segment::bench::{Bench, CLEAN, block_at};
 use crate::topic_partition::TopicPartition;

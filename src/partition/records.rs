@@ -269,7 +269,7 @@ impl<'a> ConsumerRecord<'a> {
         let bytes = self.frame.bytes();
         let mut buf = AlignedBuf::zeroed(bytes.len());
         buf.as_mut_slice().copy_from_slice(bytes);
-        OwnedRecord { identity: Arc::clone(&self.identity), buf: Arc::new(buf) }
+        OwnedRecord { identity: Arc::clone(self.identity), buf: Arc::new(buf) }
     }
 }
 
