@@ -321,7 +321,9 @@ impl Bench {
         let log = self.log("groups")?;
         let topic = log.create_topic("four", TopicConfig::new().partitions(4))?;
         for number in 0..4 {
-            feed.append(&topic.partition(number)?, records / 4)?;
+            let partition = topic.partition(number)?;
+            feed.append(&partition, records / 4)?;
+            partition.wait_written(partition.end_offset(), Duration::MAX)?;
         }
         let names = ("hot read, four readers", "hot read, group of four partitions");
         read_four(&log, table, records / 4 * 4, turns, names)?;

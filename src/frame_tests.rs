@@ -1,5 +1,7 @@
 //! Tests of frames: what goes in comes out, and what is no frame is told from one.
 
+use crate::frame::*;
+
 /// Two ways to fill a frame give the same bytes, whatever lay there before.
 #[test]
 fn frames_filled_in_pairs_are_the_same() {
@@ -23,8 +25,6 @@ fn frames_filled_in_pairs_are_the_same() {
         }
     }
 }
-
-use crate::frame::*;
 
 #[test]
 fn plain_record_costs_32_bytes() {
