@@ -126,6 +126,11 @@ impl<'a> Walk<'a> {
         &self.blocks
     }
 
+    /// Where the next step begins, and below which no offset may lie there: where another walk may go on.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.position, self.low)
+    }
+
     /// What comes next; `None` at the limit. A block of a newer format is an error: it is not damage, and nothing
     /// may be cut off or skipped that only a newer version understands.
     pub(crate) fn step(&mut self) -> Result<Option<Step>> {
