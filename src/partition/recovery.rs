@@ -159,17 +159,14 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
 }
 
 /// Brings one partition back and makes what is in it durable.
-pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
+///
+/// `staged` is in the order of its offsets.
+pub(crate) fn recover_partition(
+    r: &Recovering<'_>,
+    mut staged: Vec<StagedChunk>,
+) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
     let mut scans = scan_all(r, &mut done)?;
-    let mut hot = Vec::with_capacity(staged.len());
-    let mut bytes = Vec::new();
-    for chunk in &staged {
-        chunk.read(&mut bytes)?;
-        if let Some(range) = whole_appends(chunk, &bytes) {
-            hot.push(range);
-        }
-    }
     let facts: Vec<SegmentFacts> = scans
         .iter()
         .map(|s| SegmentFacts {
@@ -179,6 +176,15 @@ pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) ->
             torn: s.torn.is_some(),
         })
         .collect();
+    drop_written(&mut staged, plan(&facts, &[]).end);
+    let mut hot = Vec::with_capacity(staged.len());
+    let mut bytes = Vec::new();
+    for chunk in &staged {
+        chunk.read(&mut bytes)?;
+        if let Some(range) = whole_appends(chunk, &bytes) {
+            hot.push(range);
+        }
+    }
     let plan = plan(&facts, &hot);
 
     for scan in &scans[..plan.keep] {
@@ -273,6 +279,13 @@ fn survived(r: &Recovering<'_>, file_name: &str) -> Result<bool> {
     }
     file.sync()?;
     Ok(true)
+}
+
+/// Leaves out the chunks that need not be read: no chunk goes beyond where another one begins, and what lies below `end`
+/// is in the segments.
+fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
+    let written = staged.windows(2).take_while(|pair| pair[1].base_offset <= end).count();
+    staged.drain(..written);
 }
 
 /// The offsets of the whole appends in a staged chunk; `None` where there is none.

@@ -153,7 +153,7 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
         salt: 0,
         created: crate::clock::Timestamp::MIN,
     };
-    Blocks { file: &file, meta: &meta, limit: file.len()? }.is_zero(0)
+    Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
 }
 
 /// Reads the header of a segment file and checks that its name agrees.
@@ -198,9 +198,11 @@ pub(crate) fn scan(
 ) -> Result<SegmentScan> {
     let path: PathBuf = folder.join(file_name);
     let file = directory.open(&path, false)?;
+    let data_end = file.data_end()?;
     let meta = read_meta(&file, file_name)?;
     let file_len = file.len()?;
-    let trailer = read_trailer(&file, &meta)?;
+    // Reserved space is not read, for the reason that `Blocks` gives.
+    let trailer = if data_end < file_len { None } else { read_trailer(&file, &meta)? };
     let empty = Boundary::empty(meta.base_offset);
     let mut facts = SegmentScan {
         meta,
@@ -226,7 +228,7 @@ pub(crate) fn scan(
         Some(t) => t.end.position,
         None => file_len,
     };
-    let blocks = || Blocks { file: &file, meta: &meta, limit };
+    let blocks = || Blocks { file: &file, meta: &meta, limit, data_end };
 
     let Marks { mark, last_end, stretches } = marks(blocks())?;
     facts.durable_mark = mark;

@@ -336,6 +336,9 @@ impl RawFile for FaultFile {
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         self.inner.next_data(from)
     }
+    fn data_end(&self) -> io::Result<u64> {
+        self.inner.data_end()
+    }
 }
 
 #[cfg(test)]

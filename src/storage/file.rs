@@ -33,6 +33,10 @@ pub(crate) trait RawFile: Send + Sync {
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         Ok((from < self.len()?).then_some(from))
     }
+    /// A position behind which there are only zeros: the size, where nothing better is known.
+    fn data_end(&self) -> io::Result<u64> {
+        self.len()
+    }
 }
 
 #[cfg(unix)]
@@ -79,6 +83,19 @@ impl RawFile for std::fs::File {
             Err(Errno::NXIO) => Ok(None),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((from < RawFile::len(self)?).then_some(from)),
             Err(e) => Err(e.into()),
+        }
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn data_end(&self) -> io::Result<u64> {
+        use rustix::{fs::SeekFrom, io::Errno};
+        let mut end = 0;
+        loop {
+            match rustix::fs::seek(self, SeekFrom::Data(end)) {
+                Ok(data) => end = rustix::fs::seek(self, SeekFrom::Hole(data))?,
+                Err(Errno::NXIO) => return Ok(end),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return RawFile::len(self),
+                Err(e) => return Err(e.into()),
+            }
         }
     }
 }
@@ -222,6 +239,11 @@ impl File {
     /// The first position at or after `from` that may hold something but zeros.
     pub(crate) fn next_data(&self, from: u64) -> Result<Option<u64>> {
         self.raw.next_data(from).map_err(|e| Error::io("look for data in", &self.path, e))
+    }
+
+    /// A position behind which there are only zeros.
+    pub(crate) fn data_end(&self) -> Result<u64> {
+        self.raw.data_end().map_err(|e| Error::io("look for data in", &self.path, e))
     }
 
     /// A full disk passes; anything else is kept.
