@@ -244,11 +244,11 @@ pub(crate) fn scan(
     let verify_from =
         if options.verify_last == 0 { u64::MAX } else { last_end.saturating_sub(options.verify_last) };
     let plain = facts.clone();
-    stretches.verify(&blocks, verify_from);
+    stretches.verify(blocks, verify_from);
     let mut index = walk(&mut facts, blocks(), &stretches)?;
     if options.verify_last < u64::MAX && options.floor < u64::MAX && facts.contradict(last_end) {
         facts = plain;
-        stretches.verify(&blocks, 0);
+        stretches.verify(blocks, 0);
         index = walk(&mut facts, blocks(), &stretches)?;
     }
     facts.epochs = index.epochs();
