@@ -3,15 +3,14 @@
 //! Bytes that were written and never flushed may be old, zero or missing after a power cut, anywhere. After the mere death
 //! of a process they are all there: they are the kernel's, and nothing but the write that was under way can be torn. The
 //! two are told apart by a testimony that an open leaves in the head of its first staging file, at 64. It has to
-//! survive the process only, and is never flushed:
+//! survive the process only, and is never flushed; bytes 72 to 156 are zeros where nothing is known:
 //!
 //! ```text
-//!   64  flushes       u64   under way now; one that failed is never taken off again
-//!   72  boot id       16 bytes   of the run of the kernel          ┐
-//!   88  directory     mount u64 │ device u64 │ inode u64 │ born i64  │ all zeros where it could not be known
-//!  120  this file     mount u64 │ device u64 │ inode u64 │ born i64  ┘
+//!   64  flushes       u64   under way; one that failed stays counted
+//!   72  boot id       16 bytes   of the run of the kernel
+//!   88  directory     mount u64 │ device u64 │ inode u64 │ born i64, in nanoseconds
+//!  120  this file     the same
 //!  152  checksum      u32   CRC-32 of bytes 72..152
-//!  156  reserved      u32   0
 //! ```
 //!
 //! The next open takes it back before anything else, so that it holds once, and compares it with what is so now:
@@ -37,8 +36,8 @@ use crate::storage::disk::Place;
 /// [`FlushCount`]: crate::storage::chunk::FlushCount
 const FLUSHES: usize = 64;
 const TESTIMONY: usize = FLUSHES + 8;
-/// Bytes of the testimony, its checksum and what is reserved after it.
-const LEN: usize = 88;
+/// Bytes of the testimony and its checksum.
+const LEN: usize = 84;
 /// Bytes under the checksum.
 const PROVED: usize = 80;
 
