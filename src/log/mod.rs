@@ -10,6 +10,9 @@ mod faults;
 #[cfg(test)]
 mod model;
 pub(crate) mod opening;
+#[cfg(test)]
+#[cfg(unix)]
+mod reopening;
 pub(crate) mod report;
 pub(crate) mod root;
 #[cfg(test)]

@@ -3,10 +3,11 @@
 //! A durable log opens in this order, and may die between any two steps without harm:
 //!
 //! 1. the lock;
-//! 2. the root file: which staging, which incarnation, whether the stop was clean;
+//! 2. the root file: which staging, which incarnation, whether the stop was clean; if not, whether the machine stopped
+//!    as well (`witness.rs`);
 //! 3. `__topics`, its hot frames included, so that it is known what there is;
 //! 4. per partition: its segments, then the hot frames that follow on them, written and flushed;
-//! 5. a new staging arena under a new id;
+//! 5. a new staging arena under a new id, and the testimony in it;
 //! 6. the root file: the new staging, the next incarnation, not clean, and after an unclean stop the next
 //!    leader epoch;
 //! 7. the old staging goes, and strays of opens that died between 5 and 6.
@@ -38,6 +39,7 @@ use crate::storage::directory::Directory;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
 use crate::storage::staged::{self, StagedChunk};
 use crate::storage::staging;
+use crate::storage::witness::Witness;
 use crate::tail::Tail;
 use crate::topic_partition::TopicPartition;
 
@@ -203,7 +205,11 @@ impl LogBuilder {
 
         let old_staging = staging_folder(&directory, &before);
         let mut staged = Staged::default();
+        let mut witness = None;
         if !clean {
+            let file = old_staging.join(staging::file_name(before.staging_id, 0));
+            witness = Witness::take(&file).filter(|then| Some(*then) == Witness::now(&directory, &file));
+            report.page_cache_survived = witness.is_some();
             let chunks = staged::recover(&old_staging, before.staging_id, before.incarnation)?;
             chunks.into_iter().for_each(|chunk| staged.add(chunk));
         }
@@ -212,6 +218,7 @@ impl LogBuilder {
             codecs: &self.codecs,
             clock: &*self.clock,
             clean,
+            survived_on: witness.map(|w| w.mount()),
             epoch,
             staged,
             report: &mut report,
@@ -246,6 +253,7 @@ impl LogBuilder {
         let staging_id = random_nonzero();
         let incarnation = before.incarnation + 1;
         let pool = Pool::mapped(&staging, staging_id, incarnation, self.memory_budget)?;
+        testify(&directory, &staging, staging_id)?;
         let old_id = before.staging_id;
         let disk = OnDisk {
             directory: Arc::clone(&directory),
@@ -381,6 +389,16 @@ fn staging_folder(directory: &Directory, root: &RootFile) -> PathBuf {
     root.staging_path.as_ref().map_or_else(|| directory.root().to_path_buf(), PathBuf::from)
 }
 
+/// Leaves in the new staging file what tells the next open whether only the process stopped. Where that cannot be known
+/// the next open verifies more.
+fn testify(directory: &Directory, folder: &Path, staging_id: u64) -> Result<()> {
+    let file = folder.join(staging::file_name(staging_id, 0));
+    let Some(witness) = Witness::now(directory, &file) else { return Ok(()) };
+    let left = directory.count_flushes_in(&file).and_then(|()| witness.leave(&file));
+    // Nothing else knows of the new file yet.
+    left.inspect_err(|_| drop(staging::remove(folder, staging_id)))
+}
+
 /// Staging files that no root file names, of opens that died half-way.
 fn remove_stray_staging(directory: &Directory, current: u64) -> Result<()> {
     let own = format!("staging-{current:016x}-");
@@ -437,6 +455,7 @@ struct Opening<'a> {
     codecs: &'a Codecs,
     clock: &'a dyn Clock,
     clean: bool,
+    survived_on: Option<u64>,
     epoch: u32,
     staged: Staged,
     report: &'a mut RecoveryReport,
@@ -454,6 +473,7 @@ impl Opening<'_> {
             codecs: self.codecs,
             clock: self.clock,
             clean: self.clean,
+            survived_on: self.survived_on,
             epoch: self.epoch,
             topic_id: id,
             partition: number,

@@ -33,6 +33,10 @@ pub struct RecoveryItem {
 pub struct RecoveryReport {
     /// Whether the log was closed properly before, or is new.
     pub clean: bool,
+    /// Whether it is proved, after a stop that was not clean, that only the process stopped: the machine ran on and the
+    /// file system stayed mounted, so that all that was written was still there, and the end of it only was verified.
+    /// Otherwise every block was that is not known to have been flushed.
+    pub page_cache_survived: bool,
     /// The leader epoch of what is appended now; it rises with every open that follows no clean close.
     pub leader_epoch: u32,
     /// How many records were brought back from the hot tail.

@@ -10,6 +10,15 @@
 //! | D | the last append of the last kept one is unfinished | the log ends before that append |
 //! | E | damage below what was flushed, or records missing between two | it stays as it is and is reported; what follows is kept |
 //!
+//! How much of a segment that is not known to have been flushed is verified for that, besides its headers:
+//!
+//! | | after the process stopped | payloads |
+//! |---|---|---|
+//! | I | the machine went on, as `witness.rs` proves, and what was written is flushed first | those of the last 16 MiB of the partition; of older segments that were sealed not even the headers |
+//! | J | as I, but more than the end of the last write is amiss | all of that segment |
+//! | K | the machine stopped, or it cannot be known | all |
+//! | L | as I, but the flush fails | none: the open fails, and the next one is K |
+//!
 //! and then, wherever that end is:
 //!
 //! | | the hot frames | then |
@@ -36,6 +45,10 @@ use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, s
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
 use crate::storage::staged::StagedChunk;
+
+/// So much at the end of a partition is always verified: more than any one write, so that it holds all that the last of
+/// them can have torn.
+const LAST_WRITES: u64 = 16 << 20;
 
 /// What happened to a part of a log while it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +92,8 @@ pub(crate) struct Recovering<'a> {
     pub(crate) codecs: &'a Codecs,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) clean: bool,
+    /// Where it is proved that only the process stopped: the mount that the log was and is on.
+    pub(crate) survived_on: Option<u64>,
     pub(crate) epoch: u32,
     pub(crate) topic_id: u64,
     pub(crate) partition: u32,
@@ -144,17 +159,14 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
 }
 
 /// Brings one partition back and makes what is in it durable.
-pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
+///
+/// `staged` is in the order of its offsets.
+pub(crate) fn recover_partition(
+    r: &Recovering<'_>,
+    mut staged: Vec<StagedChunk>,
+) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
     let mut scans = scan_all(r, &mut done)?;
-    let mut hot = Vec::with_capacity(staged.len());
-    let mut bytes = Vec::new();
-    for chunk in &staged {
-        chunk.read(&mut bytes)?;
-        if let Some(range) = whole_appends(chunk, &bytes) {
-            hot.push(range);
-        }
-    }
     let facts: Vec<SegmentFacts> = scans
         .iter()
         .map(|s| SegmentFacts {
@@ -164,6 +176,15 @@ pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) ->
             torn: s.torn.is_some(),
         })
         .collect();
+    drop_written(&mut staged, plan(&facts, &[]).end);
+    let mut hot = Vec::with_capacity(staged.len());
+    let mut bytes = Vec::new();
+    for chunk in &staged {
+        chunk.read(&mut bytes)?;
+        if let Some(range) = whole_appends(chunk, &bytes) {
+            hot.push(range);
+        }
+    }
     let plan = plan(&facts, &hot);
 
     for scan in &scans[..plan.keep] {
@@ -231,18 +252,40 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
     // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen
     // the older ones were flushed whole and their trailers can be believed.
     let mut flushed = r.clean;
+    let mut last_writes = LAST_WRITES;
     for (_, _, name) in names.iter().rev() {
-        let options = SegmentScanOptions {
-            floor: if flushed { u64::MAX } else { 0 },
-            verify_payload_from: if flushed { u64::MAX } else { 0 },
-            believe_marks: true,
+        let (floor, verify_last) = match () {
+            () if flushed => (u64::MAX, 0),
+            () if survived(r, name)? => (0, last_writes), // I
+            () => (0, u64::MAX),                          // K
         };
+        let options = SegmentScanOptions { floor, verify_last, believe_marks: true };
         let scan = scan(r.directory, r.folder, name, options)?;
         flushed |= scan.durable_mark > 0;
+        last_writes = last_writes.saturating_sub(scan.end.position);
         scans.push(scan);
     }
     scans.reverse();
     Ok(scans)
+}
+
+/// Whether all that was written to a segment is there, and survives a power cut from now on, but for the end of a write
+/// that was cut off. The flush comes first: where pages could not be written it fails, and they may be gone (L).
+fn survived(r: &Recovering<'_>, file_name: &str) -> Result<bool> {
+    let file = r.directory.open(&r.folder.join(file_name), false)?;
+    let mount = r.directory.place(file.path()).map(|place| place.mount);
+    if r.survived_on.is_none() || mount != r.survived_on {
+        return Ok(false);
+    }
+    file.sync()?;
+    Ok(true)
+}
+
+/// Leaves out the chunks that need not be read: no chunk goes beyond where another one begins, and what lies below `end`
+/// is in the segments.
+fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
+    let written = staged.windows(2).take_while(|pair| pair[1].base_offset <= end).count();
+    staged.drain(..written);
 }
 
 /// The offsets of the whole appends in a staged chunk; `None` where there is none.

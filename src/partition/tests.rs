@@ -127,6 +127,7 @@ fn l_37_noise_from_inside_a_record_ends_the_log_before_it() {
             directory: &directory,
             codecs: &codecs,
             clock: &ManualClock::default(),
+            survived_on: None,
             clean: false,
             epoch: 2,
             topic_id: 0x100,

@@ -20,10 +20,10 @@ use crate::storage::fault::{FaultDisk, FaultPlan};
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 /// Nothing is known to be flushed; everything is verified.
 pub(crate) const DOUBTFUL: SegmentScanOptions =
-    SegmentScanOptions { floor: 0, verify_payload_from: 0, believe_marks: true };
+    SegmentScanOptions { floor: 0, verify_last: u64::MAX, believe_marks: true };
 /// After a clean close.
 pub(crate) const CLEAN: SegmentScanOptions =
-    SegmentScanOptions { floor: u64::MAX, verify_payload_from: u64::MAX, believe_marks: true };
+    SegmentScanOptions { floor: u64::MAX, verify_last: 0, believe_marks: true };
 
 pub(crate) fn ts(nanos: u64) -> Timestamp {
     Timestamp::from_nanos(nanos as i64)

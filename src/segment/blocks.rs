@@ -13,6 +13,9 @@ pub(crate) struct Blocks<'a> {
     pub(crate) file: &'a File,
     pub(crate) meta: &'a SegmentMeta,
     pub(crate) limit: u64,
+    /// Only zeros follow from here on, and are not read: reads of reserved space have the kernel make pages of zeros, as
+    /// many as it likes, and then it says that there is data.
+    pub(crate) data_end: u64,
 }
 
 impl Blocks<'_> {
@@ -24,8 +27,8 @@ impl Blocks<'_> {
             return Ok(Err(BlockError::Truncated));
         }
         let mut bytes = [0; block::HEADER];
-        if self.file.read_at_most(&mut bytes, position)? < bytes.len() {
-            return Ok(Err(BlockError::Truncated)); // the file was cut under us, or below its floor
+        if self.read_window(&mut bytes, position)? < bytes.len() {
+            return Ok(Err(BlockError::Truncated)); // the file was cut under us, or below its floor; or zeros follow
         }
         Ok(self.parse(&bytes, position, low))
     }
@@ -96,7 +99,7 @@ impl Blocks<'_> {
 
     fn read_window(&self, window: &mut [u8], at: u64) -> Result<usize> {
         #[allow(clippy::cast_possible_truncation)] // at most the window
-        let len = self.limit.saturating_sub(at).min(window.len() as u64) as usize;
+        let len = self.limit.min(self.data_end).saturating_sub(at).min(window.len() as u64) as usize;
         self.file.read_at_most(&mut window[..len], at)
     }
 }
@@ -124,6 +127,11 @@ impl<'a> Walk<'a> {
 
     pub(crate) fn blocks(&self) -> &Blocks<'a> {
         &self.blocks
+    }
+
+    /// Where the next step begins, and below which no offset may lie there: where another walk may go on.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.position, self.low)
     }
 
     /// What comes next; `None` at the limit. A block of a newer format is an error: it is not damage, and nothing

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `format` draws header and trailer, `index` finds places, `writer` appends and seals, `reader` is what everybody
-//! else shares, `blocks` goes from one block to the next over damage, `scan` tells what a file holds after a stop, and
-//! `chain` puts segments in a row.
+//! else shares, `blocks` goes from one block to the next over damage, `scan` tells what a file holds after a stop,
+//! `verify` which payloads are good, and `chain` puts segments in a row.
 
 pub(crate) mod blocks;
 pub(crate) mod chain;
@@ -19,6 +19,7 @@ pub(crate) mod format;
 pub(crate) mod index;
 pub(crate) mod reader;
 pub(crate) mod scan;
+pub(crate) mod verify;
 pub(crate) mod writer;
 
 #[cfg(test)]

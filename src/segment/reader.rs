@@ -301,7 +301,7 @@ impl Segment {
     }
 
     fn blocks(&self) -> Blocks<'_> {
-        Blocks { file: &self.file, meta: &self.meta, limit: self.written() }
+        Blocks { file: &self.file, meta: &self.meta, limit: self.written(), data_end: u64::MAX }
     }
 
     fn with_index<R>(&self, f: impl Fn(&Index) -> R) -> Result<R> {

@@ -7,11 +7,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::block::{self, BlockHeader};
+use crate::block::BlockHeader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::blocks::{Blocks, Step, Walk};
 use crate::segment::format::{Boundary, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
 use crate::segment::index::{ENTRY, Index};
+use crate::segment::verify::{Stretches, payload_is_good};
 use crate::storage::directory::Directory;
 use crate::storage::file::File;
 
@@ -23,9 +24,10 @@ const MAX_DAMAGE: usize = 4_096;
 pub(crate) struct SegmentScanOptions {
     /// Everything below this position was flushed; `u64::MAX`: the whole segment, however long it is.
     pub(crate) floor: u64,
-    /// Payloads of blocks from this position on are verified. A sealed segment that ends at or below it is not
-    /// walked at all: its trailer is believed.
-    pub(crate) verify_payload_from: u64,
+    /// Payloads are verified in at least so many bytes before the end of the last block. Where that is 0 a sealed
+    /// segment is not walked at all: its trailer is believed. Where it is not everything, and the segment is not said
+    /// to be flushed whole, a place that is torn anywhere but at the end has everything verified after all.
+    pub(crate) verify_last: u64,
     /// Whether the durable marks of blocks raise the floor: not in a directory under repair, whose blocks were
     /// copied and not flushed yet.
     pub(crate) believe_marks: bool,
@@ -123,6 +125,12 @@ impl SegmentScan {
         }
     }
 
+    /// Whether there is more amiss than a last write that was cut off, where the last valid block ends at `last_end`.
+    fn contradict(&self, last_end: u64) -> bool {
+        let ends_early = |t: Damage| t.header.map_or(t.from, |h| h.end_position()) < last_end;
+        !self.damaged.is_empty() || self.torn.is_some_and(ends_early)
+    }
+
     /// Moves the end over damage that no block follows.
     fn pass(&mut self, to: u64) {
         let finished = self.complete == self.end;
@@ -145,7 +153,7 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
         salt: 0,
         created: crate::clock::Timestamp::MIN,
     };
-    Blocks { file: &file, meta: &meta, limit: file.len()? }.is_zero(0)
+    Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
 }
 
 /// Reads the header of a segment file and checks that its name agrees.
@@ -190,9 +198,11 @@ pub(crate) fn scan(
 ) -> Result<SegmentScan> {
     let path: PathBuf = folder.join(file_name);
     let file = directory.open(&path, false)?;
+    let data_end = file.data_end()?;
     let meta = read_meta(&file, file_name)?;
     let file_len = file.len()?;
-    let trailer = read_trailer(&file, &meta)?;
+    // Reserved space is not read, for the reason that `Blocks` gives.
+    let trailer = if data_end < file_len { None } else { read_trailer(&file, &meta)? };
     let empty = Boundary::empty(meta.base_offset);
     let mut facts = SegmentScan {
         meta,
@@ -211,16 +221,16 @@ pub(crate) fn scan(
         last_complete: None,
     };
     let limit = match trailer {
-        Some(t) if options.verify_payload_from >= t.end.position => {
+        Some(t) if options.verify_last == 0 => {
             let floor = options.floor.min(t.end.position);
             return Ok(SegmentScan { sealed: true, end: t.end, complete: t.end, floor, ..facts });
         }
         Some(t) => t.end.position,
         None => file_len,
     };
-    let blocks = || Blocks { file: &file, meta: &meta, limit };
+    let blocks = || Blocks { file: &file, meta: &meta, limit, data_end };
 
-    let (mark, last_end) = marks(blocks())?;
+    let Marks { mark, last_end, stretches } = marks(blocks())?;
     facts.durable_mark = mark;
     if options.believe_marks {
         facts.floor = facts.floor.max(mark);
@@ -231,7 +241,16 @@ pub(crate) fn scan(
         facts.floor = last_end;
     }
 
-    let index = walk(&mut facts, blocks(), options.verify_payload_from)?;
+    let verify_from =
+        if options.verify_last == 0 { u64::MAX } else { last_end.saturating_sub(options.verify_last) };
+    let plain = facts.clone();
+    stretches.verify(blocks, verify_from);
+    let mut index = walk(&mut facts, blocks(), &stretches)?;
+    if options.verify_last < u64::MAX && options.floor < u64::MAX && facts.contradict(last_end) {
+        facts = plain;
+        stretches.verify(blocks, 0);
+        index = walk(&mut facts, blocks(), &stretches)?;
+    }
     facts.epochs = index.epochs();
     facts.index = Some(index);
     facts.sealed = trailer.is_some_and(|t| facts.torn.is_none() && facts.end.position == t.end.position);
@@ -244,11 +263,20 @@ pub(crate) fn scan(
     Ok(facts)
 }
 
-/// The largest durable mark, and where the last valid block ends.
-fn marks(blocks: Blocks<'_>) -> Result<(u64, u64)> {
+/// What the first pass over the headers finds.
+struct Marks {
+    /// The largest durable mark.
+    mark: u64,
+    /// Where the last valid block ends.
+    last_end: u64,
+    stretches: Stretches,
+}
+
+fn marks(blocks: Blocks<'_>) -> Result<Marks> {
     let (mut mark, mut end) = (0, HEADER as u64);
     let (low, limit) = (blocks.meta.base_offset, blocks.limit);
     let mut walk = Walk::new(blocks, HEADER as u64, low);
+    let mut stretches = Stretches::begin(walk.place());
     while let Some(step) = walk.step()? {
         if let Step::Block(h) = step {
             // A block can tell of nothing that was written after it.
@@ -257,12 +285,13 @@ fn marks(blocks: Blocks<'_>) -> Result<(u64, u64)> {
             }
             end = h.end_position().min(limit);
         }
+        stretches.reach(walk.place());
     }
-    Ok((mark, end))
+    Ok(Marks { mark, last_end: end, stretches })
 }
 
 /// The second pass, which knows the floor: up to the first torn place.
-fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, verify_from: u64) -> Result<Index> {
+fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, stretches: &Stretches) -> Result<Index> {
     let (floor, limit) = (facts.floor, blocks.limit);
     let mut index = Index::new(facts.meta.base_offset);
     let mut payload = Vec::new();
@@ -272,9 +301,10 @@ fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, verify_from: u64) -> Result
             Step::Block(h) => {
                 let to = h.end_position().min(limit);
                 let whole = h.end_position() <= limit;
-                if !whole
-                    || h.position >= verify_from && !payload_is_good(walk.blocks().file, &h, &mut payload)?
-                {
+                let good = whole
+                    && (stretches.proved(h.position)
+                        || payload_is_good(walk.blocks().file, &h, &mut payload)?);
+                if !good {
                     let below_floor = h.position < floor;
                     let damage = Damage { from: h.position, to, below_floor, header: Some(h), next: None };
                     if !below_floor {
@@ -311,10 +341,4 @@ fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, verify_from: u64) -> Result
         facts.add_damage(Damage { from, to: floor, below_floor: true, header: None, next: None });
     }
     Ok(index)
-}
-
-fn payload_is_good(file: &File, h: &BlockHeader, payload: &mut Vec<u8>) -> Result<bool> {
-    payload.resize(h.stored_len as usize, 0);
-    let got = file.read_at_most(payload, h.position + block::HEADER as u64)?;
-    Ok(got == payload.len() && crc32fast::hash(payload) == h.payload_crc)
 }

@@ -141,7 +141,7 @@ fn l_41_a_damaged_block_is_the_same_error_until_it_is_skipped() {
         assert_eq!(chain.next(&mut cursor, &codecs).unwrap().unwrap().header().base_offset, 2);
 
         // The scan tells the same: corruption, and everything after it kept.
-        let scan = bench.scan(0, SegmentScanOptions { verify_payload_from: 0, ..CLEAN }).unwrap();
+        let scan = bench.scan(0, SegmentScanOptions { verify_last: u64::MAX, ..CLEAN }).unwrap();
         assert!(scan.sealed && scan.torn.is_none());
         assert_eq!((scan.damaged.len(), scan.end.next_offset), (1, 5));
         let d = scan.damaged[0];
@@ -251,7 +251,7 @@ fn truncated_at_every_length_or_flipped_anywhere_never_panics_and_never_lies() {
     let data_end = blocks[2].header.end_position() as usize;
     for (byte, good) in whole.iter().enumerate() {
         raw.write_all_at(&[good ^ 0x10], byte as u64).unwrap();
-        let all_flushed = SegmentScanOptions { verify_payload_from: 0, ..CLEAN };
+        let all_flushed = SegmentScanOptions { verify_last: u64::MAX, ..CLEAN };
         match look(all_flushed) {
             None => assert!(byte < HEADER),
             Some((_, seen)) => {

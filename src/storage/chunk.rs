@@ -405,6 +405,43 @@ impl Mapping {
     }
 }
 
+/// How many flushes are under way, in a word of a staging file's head (see `witness.rs`). It has a mapping of its own, so
+/// that who counts keeps no slots.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct FlushCount(MmapRaw);
+
+#[cfg(unix)]
+impl FlushCount {
+    /// Where the word stands in the file.
+    pub(crate) const AT: usize = 64;
+
+    /// Maps the head of the staging file at `path`, which this process made.
+    pub(crate) fn open(path: &Path) -> Result<FlushCount> {
+        let failed = |e| Error::io("map the head of the staging file", path, e);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: File = openat(CWD, path, flags, Mode::empty()).map_err(|e| failed(e.into()))?.into();
+        if file.metadata().map_err(failed)?.len() < Mapping::HEAD as u64 {
+            return Err(Error::new(ErrorKind::CorruptRecord, "the staging file was cut").at_path(path));
+        }
+        MmapOptions::new().len(Mapping::HEAD).map_raw(&file).map(FlushCount).map_err(failed)
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the mapping is page-aligned, `HEAD` long and lives as long as `self`; `AT` is a multiple of 8 within it.
+        // No `Memory` holds bytes of the head, so that this word is reached by these atomics only.
+        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(FlushCount::AT).cast()) }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.word().fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn end(&self) {
+        self.word().fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Stores two words at once, `low` first. As two stores the next load of all 16 bytes would have to wait for both,
 /// and a compiler makes two of it.
 #[inline]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular};
+#[cfg(unix)]
+use crate::storage::chunk::FlushCount;
+use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular, Place};
 use crate::storage::file::{File, Latch, as_storage};
 
 /// The file that a writer holds locked.
@@ -103,6 +105,28 @@ impl Directory {
     #[cfg(test)]
     pub(crate) fn latch(&self) -> &Arc<Latch> {
         &self.latch
+    }
+
+    /// See [`Disk::boot`].
+    pub(crate) fn boot(&self) -> Option<[u8; 16]> {
+        self.disk.boot()
+    }
+
+    /// See [`Disk::place`]; of any path, since staging may lie elsewhere.
+    pub(crate) fn place(&self, path: &Path) -> Option<Place> {
+        self.disk.place(path)
+    }
+
+    /// Has every flush from now on counted in the staging file at `path`, see `witness.rs`.
+    #[cfg(unix)]
+    pub(crate) fn count_flushes_in(&self, path: &Path) -> Result<()> {
+        self.latch.count_flushes_in(FlushCount::open(path)?);
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn count_flushes_in(&self, path: &Path) -> Result<()> {
+        Err(crate::storage::staging::unsupported(path))
     }
 
     /// The absolute path of `rel`.

@@ -31,6 +31,17 @@ pub(crate) struct Entry {
 #[error("not a regular file")]
 pub(crate) struct NotRegular;
 
+/// Which file or directory this is, beyond its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The mount that it was found on, by a number that the kernel gives once only before its next start.
+    pub(crate) mount: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// When it was made, in nanoseconds: numbers of inodes are given again.
+    pub(crate) born: i64,
+}
+
 /// What an open log needs of a file system. All paths are absolute; nothing follows a link at the path's end.
 pub(crate) trait Disk: Send + Sync {
     /// Creates a file for reading and writing; the name must be free.
@@ -52,6 +63,11 @@ pub(crate) trait Disk: Send + Sync {
     /// Opens or creates a file and locks it until the result is dropped; `None` where another handle, in any
     /// process, has it locked.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+    /// What tells this run of the kernel from every other; `None` where it cannot be known.
+    fn boot(&self) -> Option<[u8; 16]>;
+    /// Which file or directory is at a path; `None` where it cannot be known for certain, or where this kernel is not
+    /// the only keeper of what was written there: on a network, or behind another program.
+    fn place(&self, path: &Path) -> Option<Place>;
 }
 
 /// The operating system's file system.
@@ -167,6 +183,61 @@ mod unix {
                 }
             }
         }
+
+        fn boot(&self) -> Option<[u8; 16]> {
+            boot_id()
+        }
+
+        fn place(&self, path: &Path) -> Option<Place> {
+            place_of(path)
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn boot_id() -> Option<[u8; 16]> {
+        use std::io::Read;
+        let mut file = File::open("/proc/sys/kernel/random/boot_id").ok()?;
+        // Containers are known to mount files of their own in its place.
+        if rustix::fs::fstatfs(&file).ok()?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+            return None;
+        }
+        let mut text = [0; 36];
+        file.read_exact(&mut text).ok()?;
+        let digits: String = std::str::from_utf8(&text).ok()?.split('-').collect();
+        Some(u128::from_str_radix(&digits, 16).ok().filter(|id| *id != 0)?.to_be_bytes())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn place_of(path: &Path) -> Option<Place> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, statfs, statx};
+        /// The number of the mount that is never given twice, since Linux 6.8.
+        const MNT_ID_UNIQUE: u32 = 0x4000;
+        /// ext2 to ext4, XFS, Btrfs, F2FS, tmpfs: what was written is in this kernel's memory until it is on a disk.
+        const LOCAL: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 32 bits on every platform
+        let kind = statfs(path).ok()?.f_type as u32;
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let mask = StatxFlags::from_bits_retain(wanted.bits() | MNT_ID_UNIQUE);
+        let found = statx(CWD, path, AtFlags::empty(), mask).ok()?;
+        if !LOCAL.contains(&kind) || found.stx_mask & mask.bits() != mask.bits() {
+            return None;
+        }
+        Some(Place {
+            mount: found.stx_mnt_id,
+            device: u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
+            inode: found.stx_ino,
+            born: found.stx_btime.tv_sec.wrapping_mul(1_000_000_000) + i64::from(found.stx_btime.tv_nsec),
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn boot_id() -> Option<[u8; 16]> {
+        None
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn place_of(_: &Path) -> Option<Place> {
+        None
     }
 
     /// A locked file. A forked child shares the lock: it must not release it for its parent, and the parent must
@@ -217,5 +288,11 @@ impl Disk for RealDisk {
     }
     fn lock(&self, _: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+    fn boot(&self) -> Option<[u8; 16]> {
+        None
+    }
+    fn place(&self, _: &Path) -> Option<Place> {
+        None
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::storage::disk::{Disk, Entry, EntryKind};
+use crate::storage::disk::{Disk, Entry, EntryKind, Place};
 use crate::storage::file::RawFile;
 
 /// What is counted, recorded and made to fail.
@@ -95,6 +95,20 @@ struct State {
     /// Calls of this kind hang.
     held: Option<Op>,
     hanging: u64,
+    machine: Machine,
+}
+
+/// Where the disk says that it is, whatever the machine of the test: by default a kernel that knows all it can be asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    pub(crate) boot: Option<[u8; 16]>,
+    pub(crate) mount: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine { boot: Some([1; 16]), mount: 1 }
+    }
 }
 
 /// What shall fail, and what was called. Shared between the disk, its files and the test.
@@ -114,6 +128,11 @@ impl FaultPlan {
     /// Forgets all failures to come, and those that go on for ever.
     pub(crate) fn clear(&self) {
         self.0.lock().faults.clear();
+    }
+
+    /// Has the disk say from now on that it is elsewhere.
+    pub(crate) fn move_to(&self, machine: Machine) {
+        self.0.lock().machine = machine;
     }
 
     /// Calls of this kind hang from now on, until [`FaultPlan::release`].
@@ -249,6 +268,21 @@ impl Disk for FaultDisk {
         self.plan.check(Op::Lock, path, 0, 0)?;
         self.inner.lock(path)
     }
+    fn boot(&self) -> Option<[u8; 16]> {
+        self.plan.0.lock().machine.boot
+    }
+    #[cfg(unix)]
+    fn place(&self, path: &Path) -> Option<Place> {
+        use std::os::unix::fs::MetadataExt;
+        self.plan.check(Op::Stat, path, 0, 0).ok()?;
+        let found = std::fs::metadata(path).ok()?;
+        let mount = self.plan.0.lock().machine.mount;
+        Some(Place { mount, device: found.dev(), inode: found.ino(), born: 0 })
+    }
+    #[cfg(not(unix))]
+    fn place(&self, _: &Path) -> Option<Place> {
+        None
+    }
 }
 
 struct FaultFile {
@@ -301,6 +335,9 @@ impl RawFile for FaultFile {
     }
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         self.inner.next_data(from)
+    }
+    fn data_end(&self) -> io::Result<u64> {
+        self.inner.data_end()
     }
 }
 

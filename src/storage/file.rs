@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(unix)]
+use crate::storage::chunk::FlushCount;
 
 /// What a disk gives for an open file; one call each, short counts and interruptions included.
 pub(crate) trait RawFile: Send + Sync {
@@ -30,6 +32,10 @@ pub(crate) trait RawFile: Send + Sync {
     /// The first position at or after `from` that may hold something but zeros; `None` where nothing follows.
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         Ok((from < self.len()?).then_some(from))
+    }
+    /// A position behind which there are only zeros: the size, where nothing better is known.
+    fn data_end(&self) -> io::Result<u64> {
+        self.len()
     }
 }
 
@@ -79,21 +85,58 @@ impl RawFile for std::fs::File {
             Err(e) => Err(e.into()),
         }
     }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn data_end(&self) -> io::Result<u64> {
+        use rustix::{fs::SeekFrom, io::Errno};
+        let mut end = 0;
+        loop {
+            match rustix::fs::seek(self, SeekFrom::Data(end)) {
+                Ok(data) => end = rustix::fs::seek(self, SeekFrom::Hole(data))?,
+                Err(Errno::NXIO) => return Ok(end),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return RawFile::len(self),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
 }
 
 /// The first failure of a directory, kept.
 #[derive(Debug, Default)]
-pub(crate) struct Latch(OnceLock<Error>);
+pub(crate) struct Latch {
+    failure: OnceLock<Error>,
+    /// Where flushes under way are counted, once a log is open.
+    #[cfg(unix)]
+    flushes: OnceLock<FlushCount>,
+}
 
 impl Latch {
     /// Fails with the first failure, if there was one.
     pub(crate) fn check(&self) -> Result<()> {
-        self.0.get().map_or(Ok(()), |e| Err(e.clone()))
+        self.failure.get().map_or(Ok(()), |e| Err(e.clone()))
     }
 
     /// Closes the latch with `error`, unless it is closed, and answers with the first failure.
     pub(crate) fn fail(&self, error: Error) -> Error {
-        self.0.get_or_init(|| error).clone()
+        self.failure.get_or_init(|| error).clone()
+    }
+
+    /// Has flushes counted from now on, so that the next open knows of one that failed, though the process did not
+    /// live to tell.
+    #[cfg(unix)]
+    pub(crate) fn count_flushes_in(&self, count: FlushCount) {
+        let _ = self.flushes.set(count); // a directory is opened once
+    }
+
+    /// Runs `flush`, which is counted while it is under way, and for ever if it fails.
+    fn counted(&self, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Some(flushes) = self.flushes.get() {
+            flushes.begin();
+            flush()?;
+            flushes.end();
+            return Ok(());
+        }
+        flush()
     }
 }
 
@@ -165,7 +208,7 @@ impl File {
     pub(crate) fn sync(&self) -> Result<()> {
         self.latch.check()?;
         // A full disk is a failure here: what did not reach it was written long ago, and is gone.
-        self.raw.sync_data().map_err(|e| self.broken("flush", e))?;
+        self.latch.counted(|| self.raw.sync_data()).map_err(|e| self.broken("flush", e))?;
         match self.raw.links() {
             Ok(0) => {
                 let message = "file was deleted while open: what was flushed to it cannot be found again";
@@ -196,6 +239,11 @@ impl File {
     /// The first position at or after `from` that may hold something but zeros.
     pub(crate) fn next_data(&self, from: u64) -> Result<Option<u64>> {
         self.raw.next_data(from).map_err(|e| Error::io("look for data in", &self.path, e))
+    }
+
+    /// A position behind which there are only zeros.
+    pub(crate) fn data_end(&self) -> Result<u64> {
+        self.raw.data_end().map_err(|e| Error::io("look for data in", &self.path, e))
     }
 
     /// A full disk passes; anything else is kept.

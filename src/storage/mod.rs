@@ -10,3 +10,4 @@ pub(crate) mod file;
 pub(crate) mod publish;
 pub(crate) mod staged;
 pub(crate) mod staging;
+pub(crate) mod witness;

@@ -14,7 +14,8 @@
 //!   40  granules      u32   how many follow
 //!   44  number        u32
 //!   48  reserved            16 bytes, 0
-//!   64  reserved            up to 4096, 0, for readers in other processes
+//!   64  testimony     92 bytes, in number 0 only; drawn in `witness.rs`
+//!  156  reserved            up to 4096, 0, for readers in other processes
 //! 4096  granules; a slot is one or more of them
 //! ```
 //!

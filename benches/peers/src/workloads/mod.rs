@@ -272,7 +272,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     }
     let records = scale.reopen_bytes / 112;
     let reopen = Job { probe: Probe::Reopen, records, seconds: 12.0, ..blank.clone() };
-    add(vec!["reopen_killed".into(), "reopen_clean".into()], reopen);
+    add(named(&["reopen_killed", "reopen_flush", "reopen_clean"], ""), reopen);
     let ticks = Job { probe: Probe::Ticks, records: scale.ticks, seconds: 10.0, ..blank };
     add(vec!["append_ticks".into(), "bytes_on_disk".into()], ticks);
     works

@@ -1,0 +1,201 @@
+//! What an open after an unclean stop looks at: all of it after a power cut, the end of it after the death of a process.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::log::catalog::TopicConfig;
+use crate::log::core::LogCore;
+use crate::log::opening::LogBuilder;
+use crate::log::topic::Topic;
+use crate::partition::Partition;
+use crate::partition::recovery::RecoveryAction;
+use crate::record::Record;
+use crate::storage::disk::RealDisk;
+use crate::storage::fault::{Call, Fault, FaultDisk, FaultPlan, Machine, Op};
+
+const SOON: Duration = Duration::from_secs(20);
+/// One to a block; together more than the end that is always verified.
+const RECORDS: u64 = 600;
+const LEN: usize = 40_000;
+/// The block whose payload loses a page, far from the end.
+const DAMAGED: usize = 40;
+
+fn open(dir: &Path, plan: &Arc<FaultPlan>) -> Result<Arc<LogCore>> {
+    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
+    LogBuilder::default().memory_budget(1 << 20).max_block(SOON).disk(Arc::new(disk)).begin_in(dir, true)
+}
+
+fn t(log: &Arc<LogCore>) -> Partition {
+    let core = log.create_topic("t", &TopicConfig::new(), true).unwrap();
+    Topic { core, log: Arc::clone(log) }.partition(0).unwrap()
+}
+
+fn value(offset: u64) -> Vec<u8> {
+    format!("{offset} ").bytes().cycle().take(LEN).collect()
+}
+
+/// A log that was written, not flushed, and killed.
+fn killed(dir: &Path, plan: &Arc<FaultPlan>) -> PathBuf {
+    let log = open(dir, plan).unwrap();
+    let partition = t(&log);
+    for offset in 0..RECORDS {
+        partition.append(Record::new(&value(offset))).unwrap();
+    }
+    partition.wait_written(RECORDS, SOON).unwrap();
+    log.crash();
+    let topics = std::fs::read_dir(dir.join("topics")).unwrap();
+    let topic = topics.map(|e| e.unwrap().path()).find(|p| !p.to_string_lossy().contains("__")).unwrap();
+    topic.join("0/00000000000000000000-000000.log")
+}
+
+/// Where the blocks of a segment begin.
+fn blocks(segment: &Path) -> Vec<u64> {
+    let bytes = std::fs::read(segment).unwrap();
+    let begins = |at: &usize| bytes[*at..].starts_with(b"TLB1");
+    (64..bytes.len()).step_by(8).filter(begins).map(|at| at as u64).collect()
+}
+
+fn zero(segment: &Path, at: u64, len: usize) {
+    std::fs::File::options().write(true).open(segment).unwrap().write_all_at(&vec![0; len], at).unwrap();
+}
+
+/// As a power cut leaves it: a page in the middle never reached the disk.
+fn lose_a_page(segment: &Path) {
+    zero(segment, blocks(segment)[DAMAGED] + 8_000, 4_096);
+}
+
+fn found_at_the_open(log: &Arc<LogCore>) {
+    assert!(!log.report.page_cache_survived);
+    let found: Vec<_> = log.report.items.iter().map(|i| (i.action, i.offsets.clone())).collect();
+    assert_eq!(found[0], (RecoveryAction::TornTail, Some(DAMAGED as u64..DAMAGED as u64 + 1)), "{found:?}");
+    assert_eq!(t(log).end_offset(), DAMAGED as u64);
+}
+
+/// Every record but the one that was damaged, which is an error and no wrong bytes.
+fn found_by_the_reader(log: &Arc<LogCore>) {
+    let mut reader = t(log).reader(0).unwrap();
+    for offset in 0..RECORDS {
+        if offset == DAMAGED as u64 {
+            let error = reader.try_next().unwrap_err();
+            assert_eq!((error.kind(), error.offset()), (ErrorKind::CorruptRecord, Some(offset)));
+            reader = t(log).reader(offset + 1).unwrap();
+            continue;
+        }
+        let record = reader.try_next().unwrap().unwrap();
+        assert_eq!((record.offset(), record.value() == Some(&value(offset)[..])), (offset, true));
+    }
+    assert!(reader.try_next().unwrap().is_none());
+}
+
+#[test]
+fn i_after_the_death_of_a_process_the_end_is_verified() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let segment = killed(dir.path(), &plan);
+    lose_a_page(&segment);
+    // The last write was cut off, and so is another within the end.
+    let last = blocks(&segment)[RECORDS as usize - 1];
+    zero(&segment, last + 20_000, LEN - 20_000);
+    plan.record(true);
+    let log = open(dir.path(), &plan).unwrap();
+    assert!(log.report.page_cache_survived);
+    assert!(!log.report.has_losses(), "the hot tail covers it: {:?}", log.report);
+    assert!(log.report.replayed > 0);
+    let calls: Vec<_> = plan.take_calls().into_iter().filter(|c| c.path == segment).collect();
+    let flush = calls.iter().position(|c| c.op == Op::Sync).unwrap();
+    let first_block = calls.iter().position(|c| c.op == Op::Read && c.at == 64).unwrap();
+    assert!(flush < first_block, "the flush comes first: it tells of pages that were lost");
+    let payload = |c: &&Call| c.op == Op::Read && c.len as usize > LEN / 2 && c.at > 0 && c.at < last / 8;
+    assert!(calls.iter().find(payload).is_none(), "payloads in the middle are left alone");
+    found_by_the_reader(&log);
+    // What the testimony said was said once: the next open has that of this one.
+    log.crash();
+    assert!(open(dir.path(), &plan).unwrap().report.page_cache_survived);
+}
+
+#[test]
+fn i_a_directory_may_have_been_moved_and_is_no_copy() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let at = |name: &str| dir.path().join(name);
+    killed(&at("a"), &plan);
+    std::fs::rename(at("a"), at("b")).unwrap();
+    let log = open(&at("b"), &plan).unwrap();
+    assert!(log.report.page_cache_survived && !log.report.has_losses());
+    log.crash();
+    drop(log);
+    std::fs::create_dir(at("c")).unwrap();
+    for entry in std::fs::read_dir(at("b")).unwrap() {
+        let entry = entry.unwrap();
+        let to = at("c").join(entry.file_name());
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to).unwrap();
+        } else {
+            std::fs::rename(entry.path(), to).unwrap();
+        }
+    }
+    let log = open(&at("c"), &plan).unwrap();
+    assert!(!log.report.page_cache_survived && !log.report.has_losses());
+}
+
+#[test]
+fn j_whatever_else_is_amiss_has_all_verified() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let segment = killed(dir.path(), &plan);
+    lose_a_page(&segment);
+    zero(&segment, blocks(&segment)[DAMAGED + 50], 160);
+    let log = open(dir.path(), &plan).unwrap();
+    assert!(log.report.page_cache_survived);
+    assert_eq!(t(&log).end_offset(), DAMAGED as u64);
+}
+
+#[test]
+fn k_after_a_stop_of_the_machine_all_is_verified() {
+    let here = Machine::default();
+    for (then, now) in [
+        (here, Machine { boot: Some([2; 16]), ..here }),
+        (here, Machine { boot: None, ..here }),
+        (Machine { boot: None, ..here }, here),
+        (Machine { boot: None, ..here }, Machine { boot: None, ..here }),
+        (here, Machine { mount: 2, ..here }),
+    ] {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+        plan.move_to(then);
+        lose_a_page(&killed(dir.path(), &plan));
+        plan.move_to(now);
+        found_at_the_open(&open(dir.path(), &plan).unwrap());
+    }
+}
+
+#[test]
+fn l_a_flush_that_fails_has_all_verified_by_the_next_open() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let segment = killed(dir.path(), &plan);
+    lose_a_page(&segment);
+    plan.inject(Fault::nth(1).of(Op::Sync).under("t."));
+    assert_eq!(open(dir.path(), &plan).err().unwrap().kind(), ErrorKind::Storage);
+    assert_eq!(plan.fired(), 1);
+    found_at_the_open(&open(dir.path(), &plan).unwrap());
+}
+
+/// The kernel tells of pages that it could not write once only, and it told the process that is dead.
+#[test]
+fn l_a_flush_that_failed_before_the_kill_is_not_forgotten() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let log = open(dir.path(), &plan).unwrap();
+    t(&log).append(Record::new("a")).unwrap();
+    t(&log).wait_durable(1, SOON).unwrap();
+    log.crash();
+    drop(log);
+    let log = open(dir.path(), &plan).unwrap();
+    assert!(log.report.page_cache_survived, "flushes that succeeded are no matter");
+    t(&log).append(Record::new("b")).unwrap();
+    plan.inject(Fault::nth(1).of(Op::Sync));
+    assert!(t(&log).wait_durable(2, SOON).is_err());
+    log.crash();
+    drop(log);
+    let log = open(dir.path(), &plan).unwrap();
+    assert!(!log.report.page_cache_survived && !log.report.has_losses(), "{:?}", log.report);
+    assert_eq!(t(&log).end_offset(), 2);
+}
