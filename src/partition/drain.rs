@@ -232,17 +232,29 @@ pub(crate) struct Drain {
     cursor: Option<(Arc<Chunk>, usize)>,
     /// Chunks read to their end whose last frames the sink may not have written yet, and those frames' end.
     finished: Vec<(Arc<Chunk>, u64)>,
+    /// Where the engine left it.
+    visited: u64,
 }
 
 impl Drain {
     /// Drains into `sink`.
     pub(crate) fn new(sink: Sink) -> Self {
-        Drain { sink, cursor: None, finished: Vec::new() }
+        Drain { visited: sink.settled, sink, cursor: None, finished: Vec::new() }
     }
 
     /// The offset after the last append that is wholly in a segment file.
     pub(crate) fn settled(&self) -> u64 {
         self.sink.settled
+    }
+
+    /// Whether somebody else has written since the engine was here last.
+    pub(crate) fn moved_since_visit(&self) -> bool {
+        self.sink.settled > self.visited
+    }
+
+    /// The engine was here.
+    pub(crate) fn visit(&mut self) {
+        self.visited = self.sink.settled;
     }
 
     pub(crate) fn sink(&mut self) -> &mut Sink {

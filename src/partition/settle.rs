@@ -246,9 +246,12 @@ impl Duty for PartitionCore {
         let settings = self.settings();
         self.schedule_flush(settings.sync_policy);
         let whole = whole || settings.block_linger.is_zero();
-        let result = {
+        let (result, helped) = {
             let mut drain = self.drain.lock();
-            self.drain_locked(&mut drain, quantum, whole)
+            let helped = drain.moved_since_visit();
+            let result = self.drain_locked(&mut drain, quantum, whole);
+            drain.visit();
+            (result, helped)
         };
         match result {
             Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
@@ -258,7 +261,8 @@ impl Duty for PartitionCore {
                 if !progress.caught_up {
                     return Stand::More;
                 }
-                if !progress.drained {
+                // Who waits for the disk writes by himself, and will again: the engine need not be woken for each.
+                if !progress.drained || (helped && !settings.block_linger.is_zero()) {
                     return Stand::Linger(linger(&settings));
                 }
                 // Under the append lock, so that an append either is seen here or enqueues anew.

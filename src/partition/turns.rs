@@ -98,10 +98,13 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.turns.lock();
         state.led = false;
-        state.expected = self.turns.asleep.load(Ordering::Relaxed) + 1;
+        let asleep = self.turns.asleep.load(Ordering::Relaxed);
+        state.expected = asleep + 1;
         state.took = self.begun.elapsed();
         drop(state);
-        self.turns.over.notify_all();
+        if asleep > 0 {
+            self.turns.over.notify_all();
+        }
     }
 }
 
