@@ -258,24 +258,26 @@ impl Duty for PartitionCore {
                 if !progress.caught_up {
                     return Stand::More;
                 }
-                if !progress.drained {
-                    return Stand::Linger(linger(&settings));
-                }
-                // Under the append lock, so that an append either is seen here or enqueues anew.
-                let mut state = self.hold();
-                // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
-                let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.settled() < self.end_offset() {
-                    return Stand::More;
-                }
-                state.queued = false;
-                drop(drain);
-                drop(state);
-                // What came in during the step has not been seen above.
-                self.schedule_flush(settings.sync_policy);
-                Stand::Idle
+                let (moved, linger) = (progress.bytes > 0, linger(&settings));
+                if progress.drained { Stand::Written { moved, linger } } else { Stand::Linger(linger) }
             }
         }
+    }
+
+    fn rest(&self) -> bool {
+        // Under the append lock, so that an append either is seen here or enqueues anew.
+        let mut state = self.hold();
+        // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
+        let Some(drain) = self.drain.try_lock() else { return false };
+        if drain.settled() < self.end_offset() {
+            return false;
+        }
+        state.queued = false;
+        drop(drain);
+        drop(state);
+        // What came in since the last step began was not seen by it.
+        self.schedule_flush(self.settings().sync_policy);
+        true
     }
 
     fn flush(&self) -> Result<()> {
