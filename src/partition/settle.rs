@@ -14,6 +14,8 @@ use crate::partition::write_behind::{Duty, Stand, closed};
 
 /// What a flush writes at a time under the baton: appends hear of the room that was made after each piece.
 const FLUSH_QUANTUM: usize = 1 << 20;
+/// How much of the chunk at hand is made ready for appends after a step, beside twice of what the step took.
+const AHEAD: usize = 32 << 10;
 /// How long a block lingers at most where records are counted until the next flush.
 const COUNT_LINGER: Duration = Duration::from_millis(5);
 
@@ -246,9 +248,9 @@ impl Duty for PartitionCore {
         let settings = self.settings();
         self.schedule_flush(settings.sync_policy);
         let whole = whole || settings.block_linger.is_zero();
-        let result = {
+        let (result, place) = {
             let mut drain = self.drain.lock();
-            self.drain_locked(&mut drain, quantum, whole)
+            (self.drain_locked(&mut drain, quantum, whole), drain.place())
         };
         match result {
             Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
@@ -257,6 +259,9 @@ impl Duty for PartitionCore {
                 self.write_went_through();
                 if !progress.caught_up {
                     return Stand::More;
+                }
+                if let Some((chunk, at)) = place.filter(|_| progress.bytes > 0) {
+                    chunk.warm(at, AHEAD + 2 * progress.bytes);
                 }
                 let (moved, linger) = (progress.bytes > 0, linger(&settings));
                 if progress.drained { Stand::Written { moved, linger } } else { Stand::Linger(linger) }
