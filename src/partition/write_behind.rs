@@ -530,3 +530,7 @@ fn callback_loop(receiver: &Receiver<Due>) {
         let _ = catch_unwind(AssertUnwindSafe(|| call(result)));
     }
 }
+
+#[cfg(test)]
+#[path = "write_behind_tests.rs"]
+mod tests;
