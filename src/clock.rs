@@ -198,7 +198,12 @@ impl Deadline {
     }
 
     pub(crate) fn passed(self) -> bool {
-        self.remaining() == Some(Duration::ZERO)
+        self.is_within(Duration::ZERO)
+    }
+
+    /// Whether it passes within that time.
+    pub(crate) fn is_within(self, time: Duration) -> bool {
+        self.remaining().is_some_and(|left| left <= time)
     }
 }
 

@@ -436,6 +436,8 @@ enum Parking {
     NoSecondLook,
     /// Looks again, then registers after the lock was let go.
     LateRegistration,
+    /// Right, but who appends lists whom to wake before the append.
+    EarlyList,
 }
 
 fn park(parking: Parking, waiters: usize, appends: usize) {
@@ -475,11 +477,20 @@ fn park(parking: Parking, waiters: usize, appends: usize) {
         .collect();
     for _ in 0..appends {
         let mut append = partition.append.lock();
+        let early = if parking == Parking::EarlyList {
+            let early = std::mem::take(&mut append.waiters);
+            drop(append);
+            append = partition.append.lock();
+            Some(early)
+        } else {
+            None
+        };
         let at = append.cursor;
         partition.chunk.append(at, 1);
         append.cursor += 1;
-        let woken = std::mem::take(&mut append.waiters);
+        let woken = early.unwrap_or_else(|| std::mem::take(&mut append.waiters));
         drop(append);
+        // After the lock was let go, as a wake-up takes its time.
         woken.iter().for_each(thread::Thread::unpark);
     }
     readers.into_iter().for_each(|r| r.join().unwrap());
@@ -491,6 +502,7 @@ fn no_wake_up_is_lost() {
     holds(|| park(Parking::Right, 2, 1));
     is_refused("sleeping without a second look", LOST, || park(Parking::NoSecondLook, 1, 1));
     is_refused("registering after the lock", LOST, || park(Parking::LateRegistration, 1, 1));
+    is_refused("a list from before the append", LOST, || park(Parking::EarlyList, 1, 1));
 }
 
 // ---- The lease: an appender without the lock, and whoever needs it to stand still.

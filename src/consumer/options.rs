@@ -26,7 +26,8 @@ pub enum OffsetReset {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WaitStrategy {
-    /// Sleeps until woken: no CPU, some microseconds of delay.
+    /// Sleeps until woken: no CPU while nothing comes, some microseconds of delay. Where records come faster than a thread
+    /// falls asleep and wakes, it looks again for some microseconds before it sleeps.
     #[default]
     Park,
     /// Looks again and again, letting other threads run in between.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Timestamp};
+use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::consumer::committed::at;
 use crate::consumer::group::{Place, Step};
 use crate::consumer::handle::ConsumerHandle;
@@ -15,6 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::check_topic_name;
 use crate::partition::records::{ConsumerRecord, Records};
 use crate::topic_partition::TopicPartition;
+
+/// Who slept no longer than this looks again for as long before it sleeps the next time: to fall asleep and to be woken
+/// costs both sides as much, and the one who appends some microseconds each time.
+const BRISK: Duration = Duration::from_micros(30);
 
 /// Reads partitions in order and, with a group, commits how far it has come.
 ///
@@ -47,13 +51,15 @@ pub struct Consumer {
     /// The state of the log's topics that was looked at last, and of the group.
     version: u64,
     change: Option<u64>,
+    /// Whether records come so fast that the last sleep was not worth it.
+    brisk: bool,
 }
 
 impl Consumer {
     pub(crate) fn new(reading: Reading, listener: Option<Box<dyn RebalanceListener>>) -> Self {
         let version = reading.log.version();
         let handle = ConsumerHandle::default();
-        Consumer { reading, listener, handle, manual: false, version, change: None }
+        Consumer { reading, listener, handle, manual: false, version, change: None, brisk: false }
     }
 
     // ---- which partitions ------------------------------------------------------------------------------
@@ -154,6 +160,7 @@ impl Consumer {
     pub fn poll_into(&mut self, records: &mut Records, timeout: Duration) -> Result<usize> {
         records.clear();
         let mut deadline = None;
+        let mut awake = None;
         loop {
             self.reading.log.check_open()?;
             if self.handle.take_wakeup() {
@@ -175,6 +182,11 @@ impl Consumer {
                 return Ok(0);
             }
             match self.reading.options.wait {
+                WaitStrategy::Park
+                    if self.brisk && !awake.get_or_insert_with(|| Deadline::after(BRISK)).passed() =>
+                {
+                    std::thread::yield_now();
+                }
                 WaitStrategy::Park => self.park(deadline)?,
                 WaitStrategy::Yield => std::thread::yield_now(),
                 WaitStrategy::Spin => std::hint::spin_loop(),
@@ -196,7 +208,9 @@ impl Consumer {
             Some(due) => deadline.min(Deadline::after(due.max(Duration::from_millis(1)))),
             None => deadline,
         };
+        let asleep = Stopwatch::start();
         signal.wait(until);
+        self.brisk = asleep.elapsed() <= BRISK;
         Ok(())
     }
 

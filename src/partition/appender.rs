@@ -83,15 +83,13 @@ impl PartitionCore {
 
     /// Gives the appender the head after something was appended under the lock: whoever waited for that is told.
     fn lend(&self, mut state: MutexGuard<'_, AppendState>, out: &mut Option<Head>) {
-        let enqueue = state.announce(self.engine.is_durable());
         *out = Some(state.head.take());
         state.out = true;
-        // From here on the engine knows, nobody waits and nothing is refused. Whoever changes that raises it again,
-        // under the lock that we still have.
+        // When the lock is let go the engine knows, nobody waits and nothing is refused. Whoever changes that raises it
+        // again, under the lock that we still have.
         self.lease.calm();
-        drop(state);
-        if enqueue {
-            self.enqueue();
+        if state.has_news(self.engine.is_durable()) {
+            self.tell(state);
         }
     }
 }

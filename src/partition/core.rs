@@ -201,6 +201,7 @@ impl PartitionCore {
                 held: false,
                 refuse: None,
                 waiters: Vec::new(),
+                spare: Vec::new(),
             })),
             start: AtomicU64::new(opened.start),
             end: CachePadded::new(Ends { offset: AtomicU64::new(opened.end), bytes_in: AtomicU64::new(0) }),
@@ -287,10 +288,8 @@ impl PartitionCore {
                 let stamp = Stamp { now, always: stamps };
                 let rolls = state.roll(total, segment_bytes);
                 let appended = self.append_to(&mut state.head, records, total, rolls, stamp);
-                let enqueue = state.announce(self.engine.is_durable());
-                drop(state);
-                if enqueue {
-                    self.enqueue();
+                if state.has_news(self.engine.is_durable()) {
+                    self.tell(state);
                 }
                 return appended;
             }
@@ -300,6 +299,23 @@ impl PartitionCore {
                 Wait::For(time) => Deadline::after(time),
             });
             self.engine.wait_for_room(deadline).map_err(|e| self.here(e))?;
+        }
+    }
+
+    /// Tells of an append whoever is to be told, after the lock was let go: a wake-up is a system call, and the next
+    /// append need not wait for it. Who registered before the append is on the list; who comes later sees the record.
+    #[cold]
+    pub(super) fn tell(&self, mut state: MutexGuard<'_, AppendState>) {
+        let enqueue = self.engine.is_durable() && !std::mem::replace(&mut state.queued, true);
+        let spare = std::mem::take(&mut state.spare);
+        let mut waiters = std::mem::replace(&mut state.waiters, spare);
+        drop(state);
+        if enqueue {
+            self.enqueue();
+        }
+        if !waiters.is_empty() {
+            waiters.drain(..).for_each(|waiter| waiter.ring());
+            self.append.lock().spare = waiters;
         }
     }
 

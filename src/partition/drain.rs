@@ -261,6 +261,11 @@ impl Drain {
         &mut self.sink
     }
 
+    /// The chunk being read, and the place of its next frame.
+    pub(crate) fn place(&self) -> Option<(Arc<Chunk>, usize)> {
+        self.cursor.clone()
+    }
+
     /// Stops looking at a chunk that was given up; everything in it is written.
     pub(crate) fn let_go(&mut self, base_offset: u64) {
         if self.cursor.as_ref().is_some_and(|(chunk, _)| chunk.base_offset() == base_offset) {

@@ -60,7 +60,10 @@ pub(super) struct AppendState {
     pub(super) held: bool,
     /// Why nothing can be appended (now).
     pub(super) refuse: Option<Error>,
+    /// Who waits for an append.
     pub(super) waiters: Vec<Arc<Signal>>,
+    /// An empty list to take the place of that one, so that waiting does not allocate.
+    pub(super) spare: Vec<Arc<Signal>>,
 }
 
 impl AppendState {
@@ -75,14 +78,9 @@ impl AppendState {
         rolls
     }
 
-    /// Tells those who wait of an append; true where the engine is to be told as well.
+    /// Whether somebody is to be told of an append: who waits for one, or the engine.
     #[inline]
-    pub(super) fn announce(&mut self, durable: bool) -> bool {
-        let enqueue = !self.queued && durable;
-        self.queued |= enqueue;
-        if !self.waiters.is_empty() {
-            self.waiters.drain(..).for_each(|waiter| waiter.ring());
-        }
-        enqueue
+    pub(super) fn has_news(&self, durable: bool) -> bool {
+        (durable && !self.queued) || !self.waiters.is_empty()
     }
 }

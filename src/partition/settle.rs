@@ -14,6 +14,8 @@ use crate::partition::write_behind::{Duty, Stand, closed};
 
 /// What a flush writes at a time under the baton: appends hear of the room that was made after each piece.
 const FLUSH_QUANTUM: usize = 1 << 20;
+/// How much of the chunk at hand is made ready for appends after a step, beside twice of what the step took.
+const AHEAD: usize = 32 << 10;
 /// How long a block lingers at most where records are counted until the next flush.
 const COUNT_LINGER: Duration = Duration::from_millis(5);
 
@@ -246,12 +248,12 @@ impl Duty for PartitionCore {
         let settings = self.settings();
         self.schedule_flush(settings.sync_policy);
         let whole = whole || settings.block_linger.is_zero();
-        let (result, helped) = {
+        let (result, helped, place) = {
             let mut drain = self.drain.lock();
             let helped = drain.moved_since_visit();
             let result = self.drain_locked(&mut drain, quantum, whole);
             drain.visit();
-            (result, helped)
+            (result, helped, drain.place())
         };
         match result {
             Err(e) if e.kind() == ErrorKind::Closed => Stand::Failed,
@@ -261,25 +263,30 @@ impl Duty for PartitionCore {
                 if !progress.caught_up {
                     return Stand::More;
                 }
+                if let Some((chunk, at)) = place.filter(|_| progress.bytes > 0) {
+                    chunk.warm(at, AHEAD + 2 * progress.bytes);
+                }
                 // Who waits for the disk writes by himself, and will again: the engine need not be woken for each.
-                if !progress.drained || (helped && !settings.block_linger.is_zero()) {
-                    return Stand::Linger(linger(&settings));
-                }
-                // Under the append lock, so that an append either is seen here or enqueues anew.
-                let mut state = self.hold();
-                // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
-                let Some(drain) = self.drain.try_lock() else { return Stand::More };
-                if drain.settled() < self.end_offset() {
-                    return Stand::More;
-                }
-                state.queued = false;
-                drop(drain);
-                drop(state);
-                // What came in during the step has not been seen above.
-                self.schedule_flush(settings.sync_policy);
-                Stand::Idle
+                let (moved, linger) = (progress.bytes > 0 || helped, linger(&settings));
+                if progress.drained { Stand::Written { moved, linger } } else { Stand::Linger(linger) }
             }
         }
+    }
+
+    fn rest(&self) -> bool {
+        // Under the append lock, so that an append either is seen here or enqueues anew.
+        let mut state = self.hold();
+        // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
+        let Some(drain) = self.drain.try_lock() else { return false };
+        if drain.settled() < self.end_offset() {
+            return false;
+        }
+        state.queued = false;
+        drop(drain);
+        drop(state);
+        // What came in since the last step began was not seen by it.
+        self.schedule_flush(self.settings().sync_policy);
+        true
     }
 
     fn flush(&self) -> Result<()> {

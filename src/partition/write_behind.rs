@@ -27,14 +27,27 @@ const QUANTUM: usize = 1 << 20;
 /// How long a full disk is left alone before it is tried again, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(320);
+/// A partition that was appended to is looked at again and again until this long nothing came, so that its appends
+/// need not wake the engine: that costs them a system call, and an interrupt on another processor.
+const DOZE: Duration = Duration::from_millis(200);
+/// That many partitions at most, and none that wants to be looked at more often than this.
+const DOZERS: usize = 32;
+const DOZE_LOOK_MIN: Duration = Duration::from_millis(2);
+/// How much too early a dozing partition may be looked at, together with another.
+const DOZE_SLACK: Duration = Duration::from_millis(1);
 /// How long a wait for room sleeps at most before it looks again: readers let go of memory silently.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
 
 /// How a partition stands after a step.
 #[derive(Debug)]
 pub(crate) enum Stand {
-    /// Everything is written; the partition will come again by itself.
-    Idle,
+    /// Everything is written, as far as the step saw.
+    Written {
+        /// Whether there was anything to take.
+        moved: bool,
+        /// How long what comes next may wait.
+        linger: Duration,
+    },
     /// There is more to write now.
     More,
     /// There is less than a block; it is to be written when this long has passed.
@@ -49,6 +62,8 @@ pub(crate) enum Stand {
 pub(crate) trait Duty: Send + Sync {
     /// Moves frames from the hot tail to segment files; with `whole`, a block that is not full too.
     fn drain(&self, quantum: usize, whole: bool) -> Stand;
+    /// Has the partition come again by itself with the next append; false where there is something to write already.
+    fn rest(&self) -> bool;
     /// Makes everything appended so far durable.
     fn flush(&self) -> Result<()>;
     /// Takes a written chunk out of the hot tail, and what is older with it.
@@ -135,13 +150,28 @@ impl Ord for DueFlush {
 /// A callback and what it is told.
 type Due = (OnReached, Result<()>);
 
-/// A partition with less than a block, waiting for more or for its linger to pass.
+/// A partition to be looked at later: it waits for more than it has, which is less than a block, or for room on
+/// the disk, or it dozes.
 struct Lingering {
     until: Deadline,
     retry: Duration,
     /// It waits because the disk is full.
     full: bool,
+    /// It has nothing to write, and is at rest if nothing comes until then.
+    dozes: Option<Deadline>,
     duty: Arc<dyn Duty>,
+}
+
+impl Lingering {
+    fn new(duty: Arc<dyn Duty>) -> Self {
+        let until = Deadline::after(Duration::MAX);
+        Lingering { until, retry: RETRY_MIN, full: false, dozes: None, duty }
+    }
+
+    fn is_due(&self) -> bool {
+        let slack = if self.dozes.is_some() { DOZE_SLACK } else { Duration::ZERO };
+        self.until.is_within(slack)
+    }
 }
 
 thread_local! {
@@ -225,14 +255,10 @@ impl Engine {
         }
     }
 
-    /// Has the write-behind make pages for memory that appends will come to soon.
+    /// Has the write-behind make pages for memory that appends will come to soon, when it comes by: who appends is
+    /// not kept for that.
     pub(crate) fn populate(&self) {
-        let mut work = self.work.lock();
-        work.populate = true;
-        if work.asleep {
-            work.asleep = false;
-            self.work_came.notify_one();
-        }
+        self.work.lock().populate = true;
     }
 
     fn write_loop(&self) {
@@ -262,26 +288,30 @@ impl Engine {
                     }
                     work.asleep = false;
                 }
-                batch.extend(work.dirty.drain(..).map(|duty| Lingering {
-                    until: Deadline::after(Duration::MAX),
-                    retry: RETRY_MIN,
-                    full: false,
-                    duty,
-                }));
+                batch.extend(work.dirty.drain(..).map(Lingering::new));
                 std::mem::take(&mut work.pressure)
             };
             let fresh = batch.len();
-            batch.extend(lingering.extract_if(.., |l| pressure || l.until.passed()));
+            batch.extend(lingering.extract_if(.., |l| pressure || l.is_due()));
+            let mut dozers = lingering.iter().filter(|l| l.dozes.is_some()).count();
             for (i, mut item) in batch.drain(..).enumerate() {
                 let whole = pressure || i >= fresh;
                 match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
-                    Some(Stand::Idle | Stand::Failed) | None => {}
+                    Some(Stand::Failed) | None => {}
                     Some(Stand::More) => self.work.lock().dirty.push_back(item.duty),
                     Some(Stand::Linger(wait)) => {
-                        item.until = Deadline::after(wait);
-                        item.retry = RETRY_MIN;
-                        item.full = false;
-                        lingering.push(item);
+                        let until = Deadline::after(wait);
+                        lingering.push(Lingering { until, ..Lingering::new(item.duty) });
+                    }
+                    Some(Stand::Written { moved, linger }) => {
+                        let rests = item.dozes.filter(|_| !moved).unwrap_or_else(|| Deadline::after(DOZE));
+                        if linger >= DOZE_LOOK_MIN && dozers < DOZERS && !rests.passed() {
+                            dozers += 1;
+                            let (until, dozes) = (Deadline::after(linger), Some(rests));
+                            lingering.push(Lingering { until, dozes, ..Lingering::new(item.duty) });
+                        } else {
+                            self.rest(item.duty);
+                        }
                     }
                     Some(Stand::Full(error)) => {
                         *self.trouble.lock() = Some(error);
@@ -300,6 +330,13 @@ impl Engine {
                 self.retire_idle();
                 self.room_made();
             }
+        }
+    }
+
+    /// Lets a partition go until its next append.
+    fn rest(&self, duty: Arc<dyn Duty>) {
+        if self.guarded(&duty, |duty| duty.rest()) == Some(false) {
+            self.work.lock().dirty.push_back(duty);
         }
     }
 
@@ -493,3 +530,7 @@ fn callback_loop(receiver: &Receiver<Due>) {
         let _ = catch_unwind(AssertUnwindSafe(|| call(result)));
     }
 }
+
+#[cfg(test)]
+#[path = "write_behind_tests.rs"]
+mod tests;

@@ -374,14 +374,15 @@ impl Mapping {
         let to = all.min(last + ahead);
         let from = self.warm.fetch_max(to, Ordering::Relaxed).max(last);
         if from < to {
-            // An older kernel refuses: then pages come when they are touched.
-            #[cfg(target_os = "linux")]
-            let _ = self.raw.advise_range(
-                memmap2::Advice::PopulateWrite,
-                Mapping::position(from),
-                (to - from) * GRANULE,
-            );
+            self.make_writable(Mapping::position(from), (to - from) * GRANULE);
         }
+    }
+
+    /// Has pages there that can be written to without a fault. What they hold stays as it is.
+    fn make_writable(&self, position: usize, len: usize) {
+        // An older kernel refuses: then pages come when they are touched.
+        #[cfg(target_os = "linux")]
+        let _ = self.raw.advise_range(memmap2::Advice::PopulateWrite, position, len);
     }
 
     /// Whether there are granules that nobody has used or populated yet.
@@ -534,6 +535,19 @@ impl Chunk {
     /// Whether no frame will follow. A reader at the end looks at [`Chunk::committed`] *again* after a yes.
     pub(crate) fn sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Has the `len` bytes from `from` on ready to be written to, as far as the chunk goes. Whenever the kernel writes pages
+    /// of a staging file back, it takes the right to write to them away, and who does so next pays for a fault.
+    pub(crate) fn warm(&self, from: usize, len: usize) {
+        let len = len.min(self.memory.len.saturating_sub(from));
+        match &self.memory.backing {
+            #[cfg(unix)]
+            Backing::Slot { mapping, first_granule } if len > 0 => {
+                mapping.make_writable(Mapping::position(*first_granule) + from, len);
+            }
+            _ => {}
+        }
     }
 
     /// Called once the chunk has left its tail: from now on it counts as pinned until readers let go of it.

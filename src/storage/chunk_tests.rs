@@ -57,6 +57,24 @@ fn readers_see_what_was_published_and_no_more() {
     assert!(chunk.sealed());
 }
 
+#[cfg(unix)]
+#[test]
+fn warming_changes_nothing_and_stays_within_the_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mapping = Mapping::create(&dir.path().join("staging"), &[], 2, 1, false).unwrap();
+    let home = Arc::new(Drawer::default());
+    let mut writer = ChunkWriter::begin(mapping.take(1).unwrap(), SLOT, false, home);
+    stage(&mut writer, 10, b"here");
+    writer.publish();
+    let chunk = writer.seal();
+    let before = chunk.bytes(HEADER, chunk.committed()).unwrap().to_vec();
+    for (from, len) in [(HEADER, 0), (chunk.committed(), usize::MAX), (GRANULE, 1), (usize::MAX, usize::MAX)]
+    {
+        chunk.warm(from, len);
+    }
+    assert_eq!(chunk.bytes(HEADER, chunk.committed()), Some(&before[..]));
+}
+
 #[test]
 fn an_abandoned_batch_leaves_a_zero() {
     let (mut writer, home) = writer(1024);

@@ -1,0 +1,67 @@
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use super::*;
+use crate::clock::SystemClock;
+
+/// A partition that has something to write at its first step only, and tells of each call.
+struct Quiet {
+    linger: Duration,
+    told: Sender<&'static str>,
+    /// How often it is asked to rest before it agrees.
+    restless: AtomicU64,
+    steps: AtomicU64,
+}
+
+impl Duty for Quiet {
+    fn drain(&self, _: usize, _: bool) -> Stand {
+        let _ = self.told.send("step");
+        Stand::Written { moved: self.steps.fetch_add(1, Ordering::Relaxed) == 0, linger: self.linger }
+    }
+
+    fn rest(&self) -> bool {
+        let _ = self.told.send("rest");
+        self.restless.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn evict(&self, _: u64) {}
+
+    fn retire(&self) {}
+
+    fn poison(&self, _: &Error) {}
+}
+
+/// What the engine does with such a partition until it rests.
+fn until_rest(linger: Duration, restless: u64) -> Vec<&'static str> {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    engine.spawn("tapelog-write", Engine::write_loop).unwrap();
+    let (told, calls): (_, Receiver<&str>) = unbounded();
+    let steps = AtomicU64::new(0);
+    engine.enqueue(Arc::new(Quiet { linger, told, restless: AtomicU64::new(restless), steps }));
+    // The engine lets go of a partition that rests, and then there is nobody left to tell.
+    let calls = calls.iter().collect();
+    assert!(engine.stop(Deadline::after(Duration::MAX)));
+    calls
+}
+
+#[test]
+fn a_partition_dozes_before_it_rests() {
+    let calls = until_rest(DOZE_LOOK_MIN, 0);
+    assert!(calls.len() > 2, "looked at again without being asked: {calls:?}");
+    assert_eq!(calls.iter().filter(|call| **call == "rest").count(), 1);
+    assert_eq!(calls.last(), Some(&"rest"), "and let go of in the end, so that an idle log sleeps");
+}
+
+#[test]
+fn one_that_wants_no_delay_rests_at_once() {
+    assert_eq!(until_rest(Duration::ZERO, 0), ["step", "rest"]);
+}
+
+#[test]
+fn one_that_may_not_rest_is_written_again() {
+    assert_eq!(until_rest(Duration::ZERO, 2), ["step", "rest", "step", "rest", "step", "rest"]);
+}
