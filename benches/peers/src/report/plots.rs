@@ -23,6 +23,11 @@ pub fn all(rows: &[Row]) -> Vec<(String, String)> {
     plots
 }
 
+/// Whether there is a plot of that name.
+pub fn has(rows: &[Row], name: &str) -> bool {
+    all(rows).iter().any(|(plot, _)| plot == name)
+}
+
 fn label(row: &Row) -> String {
     format!("{}, {}", row.system, row.config)
 }

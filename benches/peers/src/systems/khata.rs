@@ -5,7 +5,7 @@ use khata_rs::{Queue, Reader, Writer};
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail, newest_file};
 use crate::Result;
 use crate::feed::Tally;
-use crate::workloads::Probe::{Append, Latency, Reopen, Sync, Tail as Follow};
+use crate::workloads::Probe::{Append, Hot, Latency, Reopen, Sustained, Sync, Tail as Follow};
 
 pub static SYSTEM: System = System {
     name: "khata",
@@ -13,7 +13,7 @@ pub static SYSTEM: System = System {
         // A default queue cannot be opened a second time; with large blocks it can.
         name: "2 GiB blocks",
         durability: Durability::Process,
-        probes: &[Append, Latency, Follow, Sync, Reopen],
+        probes: &[Append, Latency, Follow, Sync, Reopen, Hot, Sustained],
     }],
     open,
 };

@@ -42,6 +42,9 @@ pub struct Paced {
     begin: u64,
     end: u64,
     next_flush: u64,
+    /// The wall clock's time of the first append, in nanoseconds.
+    epoch: u64,
+    ns_per_append: f64,
 }
 
 impl Paced {
@@ -55,7 +58,15 @@ impl Paced {
             begin,
             end: begin,
             next_flush: begin,
+            epoch: std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64 + 1_000_000),
+            ns_per_append: pace.interval * clock::calibrate(),
         }
+    }
+
+    /// When append `i` is due, in nanoseconds since the Unix epoch: the time that its record carries.
+    #[inline]
+    pub fn time_of(&self, i: u64) -> u64 {
+        self.epoch + (i as f64 * self.ns_per_append) as u64
     }
 
     /// Waits until append `i` is due and returns that moment; `None` once it is hopeless to keep up.
