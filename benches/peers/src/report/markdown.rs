@@ -5,26 +5,47 @@ use std::fmt::Write;
 use super::targets::{CLAIMS, best, judge};
 use super::{About, OURS, Row, advantage};
 use crate::systems::{Durability, SYSTEMS};
+use crate::workloads::PERCENTILES;
 
 pub fn write(rows: &[Row], about: &About) -> String {
     let mut text = format!("# tapelog and its peers\n\n{}\n\n", introduction(about));
     text += "Floors are what the machine gives to something that is no log. Only rows of the same durability are compared: \
              what a record survives once its append has returned. `none`: it may lie in a buffer of the process (reading and \
              sizes stand for no promise); `process`: `kill -9`; `disk`: the loss of power; `memory`: it is never stored. The \
-             last two columns say how many times better tapelog is, as it comes and in its best configuration.\n\n";
+             last two columns say how many times better tapelog is, as it comes and in its best configuration. Smallest and \
+             largest times of latencies are in results.json.\n\n";
     text += "## What is claimed\n\n";
     text += &verdicts(rows);
     text += "\n## Side by side\n\n";
     text += &overview(rows);
-    let mut begun: Option<&str> = None;
+    let mut begun: Vec<&str> = Vec::new();
     for row in rows {
-        if begun != Some(row.workload.as_str()) {
-            begun = Some(&row.workload);
-            let _ = writeln!(text, "\n## {} ({})\n", row.workload, row.unit);
-            text +=
-                "| system | configuration | durability | median | min to max | tapelog is | at its best |\n";
-            text += "|---|---|---|---:|---:|---:|---:|\n";
+        let name = family(&row.workload).unwrap_or(&row.workload);
+        if !begun.contains(&name) {
+            begun.push(name);
+            text += &if name == row.workload { table(rows, row) } else { percentiles(rows, name) };
         }
+    }
+    if !about.troubles.is_empty() {
+        text += "\n## Without a number\n\n";
+        for trouble in &about.troubles {
+            let _ = writeln!(text, "- {trouble}");
+        }
+    }
+    text
+}
+
+/// What a workload is called whose last word is a percentile, without that word.
+fn family(workload: &str) -> Option<&str> {
+    PERCENTILES.iter().find_map(|(percentile, _)| workload.strip_suffix(percentile)?.strip_suffix('_'))
+}
+
+/// One workload: a line for each configuration.
+fn table(rows: &[Row], first: &Row) -> String {
+    let mut text = format!("\n## {} ({})\n\n", first.workload, first.unit);
+    text += "| system | configuration | durability | median | min to max | tapelog is | at its best |\n";
+    text += "|---|---|---|---:|---:|---:|---:|\n";
+    for row in rows.iter().filter(|row| row.workload == first.workload) {
         let (as_it_comes, at_best) = match row.system.as_str() {
             OURS => (None, None),
             _ => advantage(rows, row),
@@ -43,11 +64,28 @@ pub fn write(rows: &[Row], about: &About) -> String {
             times(at_best),
         );
     }
-    if !about.troubles.is_empty() {
-        text += "\n## Without a number\n\n";
-        for trouble in &about.troubles {
-            let _ = writeln!(text, "- {trouble}");
+    text
+}
+
+/// All percentiles of a latency: a line for each configuration, and behind each time how many times better tapelog
+/// is at its best.
+fn percentiles(rows: &[Row], name: &str) -> String {
+    let mut text = format!("\n## {name}\n\n| system | configuration | durability |");
+    PERCENTILES.iter().for_each(|(percentile, _)| text += &format!(" {percentile} |"));
+    text += "\n|---|---|---|---:|---:|---:|---:|---:|---:|\n";
+    let of = |percentile: &str| format!("{name}_{percentile}");
+    for first in rows.iter().filter(|row| row.workload == of(PERCENTILES[0].0)) {
+        let _ = write!(text, "| {} | {} | {} |", first.system, first.config, first.durability.name());
+        for (percentile, _) in PERCENTILES {
+            let same = |row: &&Row| {
+                row.workload == of(percentile) && row.system == first.system && row.config == first.config
+            };
+            let row = rows.iter().find(same);
+            let ratio = row.filter(|row| row.system != OURS).and_then(|row| advantage(rows, row).1);
+            let ratio = ratio.map_or(String::new(), |ratio| format!(", {} x", number(ratio)));
+            let _ = write!(text, " {}{ratio} |", row.map_or(String::new(), |row| time(row.median)));
         }
+        text += "\n";
     }
     text
 }

@@ -43,7 +43,7 @@ impl Row {
         let middle = values.len() / 2;
         let median =
             if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        let (min, max) = (values[0], values[values.len() - 1]);
+        let (median, min, max) = (rounded(median), rounded(values[0]), rounded(values[values.len() - 1]));
         Row { workload, system, config, durability, unit, median, min, max }
     }
 
@@ -55,6 +55,11 @@ impl Row {
     pub fn beats(&self, other: &Row) -> bool {
         if self.more_is_better() { self.median > other.median } else { self.median < other.median }
     }
+}
+
+/// Five digits: more say nothing.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.4e}").parse().unwrap_or(value)
 }
 
 /// What goes with the rows.
@@ -108,7 +113,8 @@ pub fn check(out: &Path) -> Result<()> {
 }
 
 pub fn write(out: &Path, rows: &[Row], about: &About) -> Result<()> {
-    std::fs::write(out.join("results.json"), serde_json::to_string_pretty(rows)? + "\n")?;
+    let lines = rows.iter().map(serde_json::to_string).collect::<std::result::Result<Vec<_>, _>>()?;
+    std::fs::write(out.join("results.json"), format!("[\n{}\n]\n", lines.join(",\n")))?;
     std::fs::write(out.join("about.json"), serde_json::to_string_pretty(about)? + "\n")?;
     std::fs::write(out.join("results.md"), markdown::write(rows, about))?;
     for (name, text) in plots::all(rows) {

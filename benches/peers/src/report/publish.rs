@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{About, Row, markdown, plots, read};
+use super::{About, Row, markdown, plots, read, targets};
 use crate::Result;
 
 const BEGIN: &str = "<!-- The harness writes from here: benches/peers, with --publish. -->\n";
@@ -28,14 +28,8 @@ pub fn publish(out: &Path) -> Result<()> {
 }
 
 /// The plots that go along.
-const SHOWN: &[&str] = &[
-    "append_one.svg",
-    "append_batch_100.svg",
-    "replay.svg",
-    "append_latency_100k_sync50ms.svg",
-    "append_latency_1m_sync50ms.svg",
-    "tail_latency_100k.svg",
-];
+const SHOWN: &[&str] =
+    &["append_one.svg", "replay.svg", "append_latency_1m_sync50ms.svg", "tail_latency_100k.svg"];
 
 /// `text` with `section` between the marks.
 fn replaced(text: &str, section: &str) -> Result<String> {
@@ -51,14 +45,19 @@ fn replaced(text: &str, section: &str) -> Result<String> {
 
 fn section(rows: &[Row], about: &About) -> String {
     let mut text = format!("\n{}\n\n{}\n", markdown::introduction(about), markdown::overview(rows));
-    text += &markdown::verdicts(rows);
-    text += "\nAll numbers, with the smallest and the largest: [`results.md`](benches/peers/last/results.md).\n\n";
+    let (met, judged) = targets::count(rows);
+    text += &format!(
+        "Of {judged} claims about speed this run shows {met}: [all of them, and all numbers]({LAST}/results.md).\n\n"
+    );
     for name in SHOWN.iter().filter(|name| plots::has(rows, name)) {
         let title = name.trim_end_matches(".svg").replace('_', " ");
-        text += &format!("![{title}](benches/peers/last/{name})\n");
+        text += &format!("![{title}]({LAST}/{name})\n");
     }
     text + "\n"
 }
+
+/// Where it lies, from the README.
+const LAST: &str = "benches/peers/last";
 
 #[cfg(test)]
 mod tests {

@@ -174,6 +174,12 @@ pub fn judge<'a>(claim: &Claim, rows: &'a [Row]) -> Verdict<'a> {
     Verdict { ours, beside, quotient, met }
 }
 
+/// How many claims the rows show, of those that they say something about.
+pub fn count(rows: &[Row]) -> (usize, usize) {
+    let verdicts: Vec<bool> = CLAIMS.iter().filter_map(|claim| judge(claim, rows).met).collect();
+    (verdicts.iter().filter(|met| **met).count(), verdicts.len())
+}
+
 impl Beside {
     fn find<'a>(&self, rows: &'a [Row], ours: &Row) -> Option<&'a Row> {
         let peer = |row: &Row| row.system != OURS && row.system != FLOOR;

@@ -197,9 +197,8 @@ pub trait Store: Send {
             let (key, plain) = feed.item(first + i);
             let value = if pace.stamped { stamp(&mut value) } else { plain };
             let due = paced.time_of(i);
-            let begin = crate::clock::now();
             self.append_due(&key, value, due)?;
-            paced.record(intended, begin, crate::clock::now());
+            paced.record(intended, crate::clock::now());
         }
         Ok(paced)
     }

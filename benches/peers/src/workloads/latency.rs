@@ -1,8 +1,5 @@
-//! Appends at a fixed rate, open loop.
-//!
-//! Two times are told of every append. `append_latency` counts from the moment when the append was due: an append
-//! that had to wait because an earlier one hung carries that wait, so nothing is omitted. `append_service` counts
-//! from the call: what one append takes by itself.
+//! Appends at a fixed rate, open loop: the time of each counts from the moment when it was due. An append that had to
+//! wait because an earlier one hung carries that wait, so nothing is omitted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,7 +33,6 @@ impl Pace {
 /// What came of it.
 pub struct Paced {
     pub latency: Histogram<u64>,
-    pub service: Histogram<u64>,
     warm_up: u64,
     at: u64,
     begin: u64,
@@ -52,7 +48,6 @@ impl Paced {
         let begin = clock::now() + clock::ticks(1e6) as u64;
         Paced {
             latency: histogram(),
-            service: histogram(),
             warm_up: pace.records / 20,
             at: 0,
             begin,
@@ -96,11 +91,10 @@ impl Paced {
     }
 
     #[inline]
-    pub fn record(&mut self, intended: u64, begin: u64, end: u64) {
+    pub fn record(&mut self, intended: u64, end: u64) {
         self.end = end;
         if self.at >= self.warm_up {
             self.latency.saturating_record(clock::ns(end.saturating_sub(intended)));
-            self.service.saturating_record(clock::ns(end.saturating_sub(begin)));
         }
     }
 
@@ -194,7 +188,6 @@ pub fn run(job: &Job) -> Result<Answer> {
         return Err(format!("{} records/s are too many for it", job.rate).into());
     }
     let durability = job.durability()?;
-    let mut measures = percentiles(&format!("append_latency{}", job.suffix), durability, &paced.latency);
-    measures.extend(percentiles(&format!("append_service{}", job.suffix), durability, &paced.service));
+    let measures = percentiles(&format!("append_latency{}", job.suffix), durability, &paced.latency);
     Ok(Answer { measures, records: job.records, error: None })
 }

@@ -43,11 +43,11 @@ impl Probe {
     /// How much of the time that a job may take it takes, roughly and over all systems.
     fn share(self) -> f64 {
         match self {
-            Probe::Append => 1.5,
-            Probe::Batch | Probe::Threads => 0.5,
+            Probe::Append => 0.9,
+            Probe::Batch | Probe::Threads => 0.3,
             Probe::Sustained => 0.4,
             Probe::Reopen => 0.6,
-            Probe::Ticks => 0.7,
+            Probe::Ticks => 0.8,
             Probe::Many => 4.0,
             Probe::Group => 2.0,
             Probe::Latency | Probe::Tail | Probe::Park | Probe::Sync | Probe::Hot => 1.1,
@@ -213,7 +213,7 @@ pub struct Work {
     pub room: u64,
 }
 
-const PERCENTILES: [(&str, f64); 6] =
+pub const PERCENTILES: [(&str, f64); 6] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
 
 /// How much of everything is done.
@@ -294,7 +294,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
             Probe::Sustained => (3, scale.quick),
             _ => (usize::MAX, scale.quick && job.value_bytes > 100),
         };
-        let each = 0.25 + job.probe.share() * job.seconds;
+        let each = 0.2 + job.probe.share() * job.seconds;
         let room = job.records * (job.value_bytes as u64 + 60) + (256 << 20);
         works.push(Work { workloads, job, most_runs, rare, each, room });
     };
@@ -322,7 +322,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     for (rate, name) in [(100_000, "100k"), (1_000_000, "1m")] {
         for (flush, flushed) in [(false, ""), (true, "_sync50ms")] {
             let suffix = format!("_{name}{flushed}");
-            let names = percentile_names(&["append_latency", "append_service"], &suffix);
+            let names = percentile_names("append_latency", &suffix);
             let (records, seconds) = ((rate as f64 * scale.paced_seconds) as u64, scale.paced_seconds);
             let job = Job { probe: Probe::Latency, rate, flush, records, seconds, suffix, ..blank.clone() };
             add(names, job);
@@ -333,7 +333,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     {
         let seconds = scale.paced_seconds.max(0.2);
         let records = (rate as f64 * seconds) as u64;
-        add(percentile_names(&[family], ""), Job { probe, rate, records, seconds, ..blank.clone() });
+        add(percentile_names(family, ""), Job { probe, rate, records, seconds, ..blank.clone() });
     }
     for threads in [1, 4, 64] {
         let plural = if threads == 1 { "" } else { "s" };
@@ -341,20 +341,18 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
         let seconds = scale.disk_seconds;
         add(names, Job { probe: Probe::Sync, threads, seconds, ..blank.clone() });
     }
-    let ticks =
-        Job { probe: Probe::Ticks, records: scale.ticks, seconds: 2.0 * scale.seconds, ..blank.clone() };
+    let ticks = Job { probe: Probe::Ticks, records: scale.ticks, seconds: scale.seconds, ..blank.clone() };
     add(named(&["append_ticks_burst", "append_ticks", "bytes_on_disk"], ""), ticks);
     let idle = ["partitions_10k_open", "partitions_10k_resident", "partitions_10k_idle"];
     add(named(&idle, ""), Job { probe: Probe::Many, records: 2_000_000, ..blank.clone() });
     let records = scale.reopen_bytes / 112;
-    let reopen = Job { probe: Probe::Reopen, records, seconds: 8.0, ..blank };
+    let reopen = Job { probe: Probe::Reopen, records, seconds: if scale.quick { 1.0 } else { 8.0 }, ..blank };
     add(vec!["reopen_killed".into(), "reopen_clean".into()], reopen);
     works
 }
 
-fn percentile_names(families: &[&str], suffix: &str) -> Vec<String> {
-    let of = |family: &&str| PERCENTILES.map(|(name, _)| format!("{family}{suffix}_{name}"));
-    families.iter().flat_map(of).collect()
+fn percentile_names(family: &str, suffix: &str) -> Vec<String> {
+    PERCENTILES.iter().map(|(name, _)| format!("{family}{suffix}_{name}")).collect()
 }
 
 /// Whether `name` asks for `workload`: by its name, or by the words that it begins with.
