@@ -8,7 +8,7 @@ use crate::systems::SYSTEMS;
 use crate::workloads::{Scale, Work};
 
 /// All that is left after this gets as few runs as it may.
-const LIMIT: Duration = Duration::from_secs(19 * 60);
+const LIMIT: Duration = Duration::from_secs(18 * 60);
 
 pub struct Plan<'a> {
     pub works: Vec<Planned<'a>>,

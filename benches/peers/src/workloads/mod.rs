@@ -239,8 +239,8 @@ impl Scale {
             quick: false,
             records: 5_000_000,
             seconds: 1.2,
-            paced_seconds: 0.7,
-            disk_seconds: 0.5,
+            paced_seconds: 0.6,
+            disk_seconds: 0.35,
             sustained: 40_000_000,
             reopen_bytes: 1 << 30,
             cold: 2_000_000,
@@ -302,7 +302,7 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     add(named(&appends, ""), blank.clone());
     let sustained = Job { probe: Probe::Sustained, records: scale.sustained, seconds: 25.0, ..blank.clone() };
     add(named(&["append_sustained", "cpu_per_record_sustained"], ""), sustained);
-    let (records, seconds) = (scale.records / 10, scale.seconds / 2.0);
+    let (records, seconds) = (scale.records / 10, scale.seconds / 3.0);
     let large = Job { value_bytes: 1024, records, seconds, suffix: "_1k".into(), ..blank.clone() };
     add(named(&appends, "_1k"), large.clone());
     add(named(&["append_batch_100"], ""), Job { probe: Probe::Batch, ..blank.clone() });
