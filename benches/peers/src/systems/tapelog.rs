@@ -130,7 +130,7 @@ impl Store for Tapelog {
         let records = &records[..batch.len()];
         match &mut self.way {
             Way::Plain | Way::Stamped => drop(self.partition.append_batch(records)?),
-            Way::Appender(appender) => drop(appender.append_batch(records)?),
+            Way::Appender(appender) => _ = appender.append_batch(records)?,
         }
         Ok(())
     }
