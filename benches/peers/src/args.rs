@@ -11,10 +11,12 @@ Runs tapelog and its peers through one harness.
 
   --out DIR          where results.json, results.md and the plots go (default: results)
   --dir DIR          where data goes, in a folder of its own that is removed (default: the system's)
-  --quick            under two minutes, three small runs in place of five
+  --quick            about two minutes, three small runs in place of five
   --only SYSTEM,...  these systems (tapelog is always a good idea: it is what the rest is compared with)
   --work NAME,...    these workloads; the first words of a name stand for all that begin with them
   --runs N           so many runs
+  --publish          the result goes into the README too, and beside this crate (benches/peers/last)
+  --render           nothing is measured: tables and plots are made again from what lies in --out
   --ticks FILE       ticks are the lines of this file, in place of simulated ones
   --list             names of systems and workloads";
 
@@ -27,6 +29,8 @@ pub struct Args {
     pub runs: Option<usize>,
     pub ticks: Option<PathBuf>,
     pub list: bool,
+    pub publish: bool,
+    pub render: bool,
     /// This process is a child, with this job.
     pub job: Option<String>,
 }
@@ -42,6 +46,8 @@ impl Args {
             runs: None,
             ticks: None,
             list: false,
+            publish: false,
+            render: false,
             job: None,
         };
         while let Some(word) = words.next() {
@@ -54,6 +60,8 @@ impl Args {
                 "--work" => args.work.extend(value()?.split(',').map(str::to_owned)),
                 "--runs" => args.runs = Some(value()?.parse().map_err(|e| format!("--runs: {e}"))?),
                 "--ticks" => args.ticks = Some(std::path::absolute(value()?)?),
+                "--publish" => args.publish = true,
+                "--render" => args.render = true,
                 "--list" => args.list = true,
                 "--job" => args.job = Some(value()?),
                 "--help" | "-h" => return Err(USAGE.into()),

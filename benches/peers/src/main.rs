@@ -3,6 +3,7 @@
 mod args;
 mod clock;
 mod feed;
+mod plan;
 mod report;
 mod runner;
 mod systems;
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
     let done = Args::parse(std::env::args().skip(1)).and_then(|args| match &args.job {
         Some(job) => child(job),
         None if args.list => list(),
+        None if args.render => report::render(&args.out)
+            .and_then(|()| if args.publish { report::publish(&args.out) } else { Ok(()) }),
         None => runner::run(&args),
     });
     match done {
@@ -41,6 +44,9 @@ fn list() -> Result<()> {
 /// One job in a process of its own: whatever a system does to it, threads, memory, panics, ends with it.
 fn child(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
+    // Nobody is left to hear the answer of a child without a parent.
+    // SAFETY: the call takes numbers only.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     clock::calibrate();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
     let result = result.unwrap_or_else(|_| Err("it panicked".into()));

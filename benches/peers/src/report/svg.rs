@@ -2,14 +2,6 @@
 
 use std::fmt::{Display, Write};
 
-/// Colours that differ for most eyes (Okabe and Ito), then greys.
-const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#666666"];
-
-pub fn colour(i: usize) -> &'static str {
-    COLOURS[i % COLOURS.len()]
-}
-
 pub struct Svg {
     width: f64,
     height: f64,
@@ -35,19 +27,36 @@ impl Svg {
         );
     }
 
-    pub fn polyline(&mut self, points: &[(f64, f64)], stroke: &str, dashed: bool) {
+    pub fn polyline(&mut self, points: &[(f64, f64)], stroke: &str, dash: &str, width: f64) {
         let list: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let dash = if dashed { r#" stroke-dasharray="5 3""# } else { "" };
+        let dash = if dash.is_empty() { String::new() } else { format!(r#" stroke-dasharray="{dash}""#) };
         let _ = writeln!(
             self.body,
-            r#"<polyline points="{}" fill="none" stroke="{stroke}" stroke-width="2"{dash}/>"#,
+            r#"<polyline points="{}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round"{dash}/>"#,
             list.join(" ")
+        );
+    }
+
+    pub fn title(&mut self, (x, y): (f64, f64), text: impl Display) {
+        let text = escaped(text);
+        let _ = writeln!(
+            self.body,
+            r#"<text x="{x:.1}" y="{y:.1}" font-size="15" font-weight="bold">{text}</text>"#
+        );
+    }
+
+    /// A line below the title.
+    pub fn note(&mut self, (x, y): (f64, f64), text: impl Display) {
+        let text = escaped(text);
+        let _ = writeln!(
+            self.body,
+            r##"<text x="{x:.1}" y="{y:.1}" font-size="11" fill="#666666">{text}</text>"##
         );
     }
 
     /// `anchor`: start, middle or end.
     pub fn text(&mut self, (x, y): (f64, f64), anchor: &str, text: impl Display) {
-        let text = text.to_string().replace('&', "&amp;").replace('<', "&lt;");
+        let text = escaped(text);
         let _ = writeln!(self.body, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#);
     }
 
@@ -59,4 +68,8 @@ impl Svg {
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n"
         )
     }
+}
+
+fn escaped(text: impl Display) -> String {
+    text.to_string().replace('&', "&amp;").replace('<', "&lt;")
 }

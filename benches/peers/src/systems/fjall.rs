@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Config, Disk, Durability, FlushBy, Opening, Store, System};
+use super::{Config, Disk, Durability, Opening, Store, System};
 use crate::Result;
 use crate::feed::{Item, Tally};
-use crate::workloads::Probe::{Append, Batch, Latency, Reopen, Sync, Ticks};
+use crate::workloads::Probe::{Append, Batch, Reopen, Sync, Ticks};
 
 pub static SYSTEM: System = System {
     name: "fjall",
     configs: &[Config {
         name: "default",
         durability: Durability::Process,
-        probes: &[Append, Batch, Latency, Sync, Reopen, Ticks],
+        probes: &[Append, Batch, Sync, Reopen, Ticks],
     }],
     open,
 };
@@ -58,11 +58,6 @@ impl Store for Tree {
 
     fn sync(&mut self) -> Result<()> {
         Ok(self.db.persist(PersistMode::SyncData)?)
-    }
-
-    fn flush_by(&mut self) -> Result<FlushBy> {
-        let db = self.db.clone();
-        Ok(FlushBy::Thread(Box::new(move || Ok(db.persist(PersistMode::SyncData)?))))
     }
 
     fn disk(&mut self) -> Result<Option<Arc<dyn Disk>>> {

@@ -5,19 +5,20 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
-use crate::workloads::Probe::{Append, Batch, Latency, Park, Sync, Tail as Follow, Ticks};
+use crate::workloads::Probe::{Append, Batch, Hot, Latency, Park, Sustained, Sync, Tail as Follow, Ticks};
 
 pub static SYSTEM: System = System {
     name: "floor",
     configs: &[
-        Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks] },
+        Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks, Sustained] },
         Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
@@ -25,12 +26,17 @@ pub static SYSTEM: System = System {
         Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
         Config { name: "futex wake-up", durability: Durability::Memory, probes: &[Park] },
+        Config { name: UNPARK, durability: Durability::Memory, probes: &[Park] },
+        Config { name: CONDVAR, durability: Durability::Memory, probes: &[Park] },
+        Config { name: "bare scan", durability: Durability::None, probes: &[Hot] },
         Config { name: LZ4, durability: Durability::Memory, probes: &[Ticks] },
     ],
     open,
 };
 
-const PWRITE: &str = "64 KiB pwrite";
+const PWRITE: &str = "64 KiB pwrite, pread";
+const UNPARK: &str = "thread unpark";
+const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
 /// Of blocks of 64 KiB, on one core.
 const LZ4: &str = "lz4";
@@ -54,37 +60,40 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         }
         "one cache line" => Box::new(Line(Arc::default())),
         "futex wake-up" => Box::new(Futex(Arc::default())),
-        name => {
+        UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
+        CONDVAR => Box::new(Woken(Arc::new(Bell::new(Ring::Condvar)))),
+        "bare scan" => Box::<Scan>::default(),
+        LZ4 => {
+            Box::new(Lz4 { blocks: vec![Vec::new()], warm: false, at: 0, filled: 0, out: vec![0; 2 * BLOCK] })
+        }
+        _ => {
             let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-            let block = Vec::with_capacity(2 * BLOCK);
-            Box::new(Blocks { path, file, at: 0, block, out: vec![0; 2 * BLOCK], lz4: name == LZ4 })
+            Box::new(Blocks { path, file, at: 0, block: Vec::with_capacity(BLOCK) })
         }
     })
 }
 
-/// Frames of a length, a key and a value, written 64 KiB at a time; or compressed, as one core can.
+/// Frames of a length, a key and a value, written 64 KiB at a time.
 struct Blocks {
     path: PathBuf,
     file: File,
     at: u64,
     block: Vec<u8>,
-    out: Vec<u8>,
-    lz4: bool,
 }
 
 impl Blocks {
     fn spill(&mut self) -> Result<()> {
-        let bytes = if self.lz4 {
-            let len = lz4_flex::block::compress_into(&self.block, &mut self.out)?;
-            &self.out[..len]
-        } else {
-            &self.block[..]
-        };
-        self.file.write_all_at(bytes, self.at)?;
-        self.at += bytes.len() as u64;
+        self.file.write_all_at(&self.block, self.at)?;
+        self.at += self.block.len() as u64;
         self.block.clear();
         Ok(())
     }
+}
+
+fn frame(block: &mut Vec<u8>, key: &[u8; 8], value: &[u8]) {
+    block.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    block.extend_from_slice(key);
+    block.extend_from_slice(value);
 }
 
 impl Store for Blocks {
@@ -93,9 +102,7 @@ impl Store for Blocks {
         if self.block.len() + 12 + value.len() > BLOCK {
             self.spill()?;
         }
-        self.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        self.block.extend_from_slice(key);
-        self.block.extend_from_slice(value);
+        frame(&mut self.block, key, value);
         Ok(())
     }
 
@@ -105,7 +112,7 @@ impl Store for Blocks {
 
     fn read_all(&mut self, tally: &mut Tally) -> Result<()> {
         let mut file = File::open(&self.path)?;
-        let (mut buffer, mut filled) = (vec![0; 4 * BLOCK], 0);
+        let (mut buffer, mut filled) = (vec![0; BLOCK], 0);
         loop {
             let read = file.read(&mut buffer[filled..])?;
             if read == 0 {
@@ -139,6 +146,94 @@ impl Store for Blocks {
     fn close(mut self: Box<Self>) -> Result<()> {
         self.spill()?;
         self.sync()
+    }
+}
+
+/// What one core compresses: the blocks are made while nothing is timed, then only compressed, one each time that
+/// the appended bytes would fill one.
+struct Lz4 {
+    blocks: Vec<Vec<u8>>,
+    warm: bool,
+    at: usize,
+    filled: usize,
+    out: Vec<u8>,
+}
+
+impl Store for Lz4 {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let len = 12 + value.len();
+        let full = self.filled + len > BLOCK;
+        self.filled = if full { len } else { self.filled + len };
+        if !self.warm {
+            if full {
+                self.blocks.push(Vec::with_capacity(BLOCK));
+            }
+            self.blocks.last_mut().into_iter().for_each(|block| frame(block, key, value));
+        } else if full {
+            let block = &self.blocks[self.at % self.blocks.len()];
+            lz4_flex::block::compress_into(block, &mut self.out)?;
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn append_batch(&mut self, batch: &[Item<'_>]) -> Result<()> {
+        batch.iter().try_for_each(|(key, value)| self.append(key, value))
+    }
+
+    /// What comes before the first of these is there to warm up.
+    fn settle(&mut self) -> Result<()> {
+        self.warm = true;
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        std::hint::black_box(self.out);
+        Ok(())
+    }
+}
+
+/// Frames as ours lay them out, 32 bytes before the key and all of it padded to 8, back to back in memory.
+#[derive(Default)]
+struct Scan {
+    frames: Vec<u8>,
+}
+
+impl Scan {
+    const HEAD: usize = 32;
+}
+
+impl Store for Scan {
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let len = (Scan::HEAD + 8 + value.len()).next_multiple_of(8);
+        let end = self.frames.len() + len;
+        self.frames.extend_from_slice(&(len as u32).to_le_bytes());
+        self.frames.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.frames.resize(end - len + Scan::HEAD, 0);
+        self.frames.extend_from_slice(key);
+        self.frames.extend_from_slice(value);
+        self.frames.resize(end, 0);
+        Ok(())
+    }
+
+    fn read_all(&mut self, tally: &mut Tally) -> Result<()> {
+        let word = |frame: &[u8], at: usize| {
+            frame[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
+        };
+        let mut rest = &self.frames[..];
+        while !rest.is_empty() {
+            let (len, value) = (word(rest, 0), word(rest, 4));
+            if !tally.take(&rest[Scan::HEAD + 8..][..value]) {
+                break;
+            }
+            rest = &rest[len..];
+        }
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -274,6 +369,18 @@ struct Word {
     stamp: AtomicU64,
 }
 
+impl Word {
+    /// Takes what came since `seen`. Wake-ups that fell together carry one time.
+    fn take(&self, seen: &mut u32, arrivals: &mut Arrivals) {
+        let count = self.count.load(Ordering::Acquire);
+        if count != *seen {
+            arrivals.skip(u64::from(count.wrapping_sub(*seen)) - 1);
+            *seen = count;
+            arrivals.take(&self.stamp.load(Ordering::Acquire).to_le_bytes());
+        }
+    }
+}
+
 struct Futex(Arc<Word>);
 
 impl Store for Futex {
@@ -303,13 +410,7 @@ struct FutexTail {
 
 impl Tail for FutexTail {
     fn poll(&mut self, arrivals: &mut Arrivals) -> Result<()> {
-        let count = self.word.count.load(Ordering::Acquire);
-        if count != self.seen {
-            // Wake-ups that fell together carry one time.
-            arrivals.skip(u64::from(count.wrapping_sub(self.seen)) - 1);
-            self.seen = count;
-            arrivals.take(&self.word.stamp.load(Ordering::Acquire).to_le_bytes());
-        }
+        self.word.take(&mut self.seen, arrivals);
         Ok(())
     }
 
@@ -320,6 +421,89 @@ impl Tail for FutexTail {
         unsafe {
             let word = self.word.count.as_ptr();
             libc::syscall(libc::SYS_futex, word, private, self.seen, &raw const limit);
+        }
+        self.poll(arrivals)
+    }
+}
+
+/// A reader woken by what the standard library has for it.
+struct Bell {
+    ring: Ring,
+    sleeper: OnceLock<Thread>,
+    word: Word,
+    lock: Mutex<()>,
+    condvar: Condvar,
+}
+
+enum Ring {
+    Unpark,
+    Condvar,
+}
+
+impl Bell {
+    fn new(ring: Ring) -> Bell {
+        let (lock, condvar) = (Mutex::default(), Condvar::default());
+        Bell { ring, sleeper: OnceLock::new(), word: Word::default(), lock, condvar }
+    }
+}
+
+struct Woken(Arc<Bell>);
+
+impl Store for Woken {
+    fn append(&mut self, _key: &[u8; 8], value: &[u8]) -> Result<()> {
+        let bell = &*self.0;
+        let stamp = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        bell.word.stamp.store(stamp, Ordering::Release);
+        match bell.ring {
+            Ring::Unpark => {
+                bell.word.count.fetch_add(1, Ordering::Release);
+                bell.sleeper.get().into_iter().for_each(Thread::unpark);
+            }
+            Ring::Condvar => {
+                let guard = bell.lock.lock().map_err(|_| "a thread panicked")?;
+                bell.word.count.fetch_add(1, Ordering::Release);
+                drop(guard);
+                bell.condvar.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    fn tail(&mut self) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(WokenTail { bell: Arc::clone(&self.0), seen: 0 }))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct WokenTail {
+    bell: Arc<Bell>,
+    seen: u32,
+}
+
+impl Tail for WokenTail {
+    fn poll(&mut self, arrivals: &mut Arrivals) -> Result<()> {
+        self.bell.word.take(&mut self.seen, arrivals);
+        Ok(())
+    }
+
+    fn park(&mut self, arrivals: &mut Arrivals, limit: Duration) -> Result<()> {
+        let Bell { ring, sleeper, word, lock, condvar } = &*self.bell;
+        let seen = self.seen;
+        match ring {
+            Ring::Unpark => {
+                sleeper.get_or_init(std::thread::current);
+                if word.count.load(Ordering::Acquire) == seen {
+                    std::thread::park_timeout(limit);
+                }
+            }
+            Ring::Condvar => {
+                let guard = lock.lock().map_err(|_| "a thread panicked")?;
+                let none = |(): &mut ()| word.count.load(Ordering::Acquire) == seen;
+                drop(condvar.wait_timeout_while(guard, limit, none).map_err(|_| "a thread panicked")?);
+            }
         }
         self.poll(arrivals)
     }

@@ -5,23 +5,30 @@ use khata_rs::{Queue, Reader, Writer};
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail, newest_file};
 use crate::Result;
 use crate::feed::Tally;
-use crate::workloads::Probe::{Append, Latency, Reopen, Sync, Tail as Follow};
+use crate::workloads::Probe::{Append, Hot, Latency, Reopen, Sustained, Sync, Tail as Follow};
 
 pub static SYSTEM: System = System {
     name: "khata",
-    configs: &[Config {
-        // A default queue cannot be opened a second time; with large blocks it can.
-        name: "2 GiB blocks",
-        durability: Durability::Process,
-        probes: &[Append, Latency, Follow, Sync, Reopen],
-    }],
+    configs: &[
+        Config {
+            // A default queue cannot be opened a second time; with large blocks it can.
+            name: "2 GiB blocks",
+            durability: Durability::Process,
+            probes: &[Append, Latency, Follow, Sync, Reopen, Hot],
+        },
+        // A block holds all that there is, until the day ends.
+        Config { name: LARGE, durability: Durability::Process, probes: &[Sustained] },
+    ],
     open,
 };
+
+const LARGE: &str = "8 GiB blocks";
 
 fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
     let dir = opening.dir.join("queue");
     // Its readers and writers borrow the queue; the process ends soon.
-    let queue: &'static Queue = Box::leak(Box::new(Queue::new(&dir).block_size(2 << 30).build()?));
+    let block = if opening.config == LARGE { 8 << 30 } else { 2 << 30 };
+    let queue: &'static Queue = Box::leak(Box::new(Queue::new(&dir).block_size(block).build()?));
     Ok(Box::new(Khata { queue, writer: queue.writer()?, dir }))
 }
 

@@ -122,6 +122,12 @@ pub enum FlushBy {
 pub trait Store: Send {
     fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()>;
 
+    /// As [`Store::append`], for those that take the time of what they store: nanoseconds since the Unix epoch.
+    #[inline]
+    fn append_due(&mut self, key: &[u8; 8], value: &[u8], _due: u64) -> Result<()> {
+        self.append(key, value)
+    }
+
     fn append_batch(&mut self, _batch: &[Item<'_>]) -> Result<()> {
         unsupported("batches")
     }
@@ -190,9 +196,9 @@ pub trait Store: Send {
             }
             let (key, plain) = feed.item(first + i);
             let value = if pace.stamped { stamp(&mut value) } else { plain };
-            let begin = crate::clock::now();
-            self.append(&key, value)?;
-            paced.record(intended, begin, crate::clock::now());
+            let due = paced.time_of(i);
+            self.append_due(&key, value, due)?;
+            paced.record(intended, crate::clock::now());
         }
         Ok(paced)
     }

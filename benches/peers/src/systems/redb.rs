@@ -5,14 +5,14 @@ use redb::{Database, Durability as Level, ReadableDatabase, ReadableTable, Table
 use super::{Config, Durability, Opening, Store, System};
 use crate::Result;
 use crate::feed::{Item, Tally};
-use crate::workloads::Probe::{Append, Batch, Latency, Reopen, Sync, Ticks};
+use crate::workloads::Probe::{Append, Batch, Reopen, Sync, Ticks};
 
 pub static SYSTEM: System = System {
     name: "redb",
     configs: &[Config {
         name: "durability none",
         durability: Durability::None,
-        probes: &[Append, Batch, Latency, Sync, Reopen, Ticks],
+        probes: &[Append, Batch, Sync, Reopen, Ticks],
     }],
     open,
 };

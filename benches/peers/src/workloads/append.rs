@@ -9,7 +9,7 @@ use crate::systems::Durability;
 use crate::usage;
 
 /// How many bytes of values go before anything is measured: more than memory that is recycled has, so that it is warm.
-const WARM_UP: u64 = 56 << 20;
+pub const WARM_UP: u64 = 56 << 20;
 
 /// How many bytes a burst has: less than that memory.
 const BURST: u64 = 20_000_000;
@@ -53,6 +53,52 @@ fn append(job: &Job) -> Result<Answer> {
         records: end,
         error: None,
     })
+}
+
+/// So many that the disk has to take them: nothing is warmed up, and what the kernel holds back in memory is the
+/// smaller part.
+pub fn sustained(job: &Job) -> Result<Answer> {
+    let (durability, feed, mut store) = (job.durability()?, job.feed(), job.open()?);
+    let before = usage::cpu();
+    let (end, took) = fill(job, |from, to| store.append_run(&feed, from, to), 0)?;
+    store.settle()?;
+    usage::quiesce(Duration::from_millis(500));
+    let cpu = (usage::cpu() - before).as_nanos() as f64 / end as f64;
+    leave(store)?;
+    let rate = end as f64 / took.as_secs_f64();
+    Ok(Answer {
+        measures: vec![
+            job.measure("append_sustained", durability, "records/s", rate),
+            job.measure("cpu_per_record_sustained", durability, "ns", cpu),
+        ],
+        records: end,
+        error: None,
+    })
+}
+
+/// Appended and read back at once, again and again, where they still lie in memory.
+pub fn hot(job: &Job) -> Result<Answer> {
+    let (feed, mut store) = (job.feed(), job.open()?);
+    let all = Job { seconds: 2.0, ..job.clone() };
+    let (end, _) = fill(&all, |from, to| store.append_run(&feed, from, to), 0)?;
+    let expected = feed.tally(end);
+    let mut once = || {
+        let mut tally = Tally::new(Duration::MAX);
+        store.read_all(&mut tally)?;
+        let same = (tally.count, tally.hash) == (end, expected);
+        if same { Ok(()) } else { Err(format!("{} of {end} records were read, or others", tally.count)) }?;
+        Result::Ok(())
+    };
+    once()?;
+    let (begin, mut passes) = (Instant::now(), 0);
+    while begin.elapsed() < job.limit() {
+        once()?;
+        passes += 1;
+    }
+    let rate = (passes * end) as f64 / begin.elapsed().as_secs_f64();
+    leave(store)?;
+    let measures = vec![job.measure("hot_read", Durability::None, "records/s", rate)];
+    Ok(Answer { measures, records: end, error: None })
 }
 
 /// Reading stands for no promise: whatever the durability of the appends, all of them are in files by now.

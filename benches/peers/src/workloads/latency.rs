@@ -1,8 +1,5 @@
-//! Appends at a fixed rate, open loop.
-//!
-//! Two times are told of every append. `append_latency` counts from the moment when the append was due: an append
-//! that had to wait because an earlier one hung carries that wait, so nothing is omitted. `append_service` counts
-//! from the call: what one append takes by itself.
+//! Appends at a fixed rate, open loop: the time of each counts from the moment when it was due. An append that had to
+//! wait because an earlier one hung carries that wait, so nothing is omitted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,12 +33,14 @@ impl Pace {
 /// What came of it.
 pub struct Paced {
     pub latency: Histogram<u64>,
-    pub service: Histogram<u64>,
     warm_up: u64,
     at: u64,
     begin: u64,
     end: u64,
     next_flush: u64,
+    /// The wall clock's time of the first append, in nanoseconds.
+    epoch: u64,
+    ns_per_append: f64,
 }
 
 impl Paced {
@@ -49,13 +48,20 @@ impl Paced {
         let begin = clock::now() + clock::ticks(1e6) as u64;
         Paced {
             latency: histogram(),
-            service: histogram(),
             warm_up: pace.records / 20,
             at: 0,
             begin,
             end: begin,
             next_flush: begin,
+            epoch: std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos() as u64 + 1_000_000),
+            ns_per_append: pace.interval * clock::calibrate(),
         }
+    }
+
+    /// When append `i` is due, in nanoseconds since the Unix epoch: the time that its record carries.
+    #[inline]
+    pub fn time_of(&self, i: u64) -> u64 {
+        self.epoch + (i as f64 * self.ns_per_append) as u64
     }
 
     /// Waits until append `i` is due and returns that moment; `None` once it is hopeless to keep up.
@@ -85,11 +91,10 @@ impl Paced {
     }
 
     #[inline]
-    pub fn record(&mut self, intended: u64, begin: u64, end: u64) {
+    pub fn record(&mut self, intended: u64, end: u64) {
         self.end = end;
         if self.at >= self.warm_up {
             self.latency.saturating_record(clock::ns(end.saturating_sub(intended)));
-            self.service.saturating_record(clock::ns(end.saturating_sub(begin)));
         }
     }
 
@@ -183,7 +188,6 @@ pub fn run(job: &Job) -> Result<Answer> {
         return Err(format!("{} records/s are too many for it", job.rate).into());
     }
     let durability = job.durability()?;
-    let mut measures = percentiles(&format!("append_latency{}", job.suffix), durability, &paced.latency);
-    measures.extend(percentiles(&format!("append_service{}", job.suffix), durability, &paced.service));
+    let measures = percentiles(&format!("append_latency{}", job.suffix), durability, &paced.latency);
     Ok(Answer { measures, records: job.records, error: None })
 }

@@ -4,9 +4,12 @@
 pub mod append;
 pub mod batch;
 pub mod disk;
+pub mod groups;
 pub mod latency;
+pub mod many;
 pub mod reopen;
 pub mod tail;
+pub mod threads;
 pub mod ticks;
 
 use std::path::PathBuf;
@@ -29,6 +32,27 @@ pub enum Probe {
     Sync,
     Reopen,
     Ticks,
+    Sustained,
+    Hot,
+    Group,
+    Threads,
+    Many,
+}
+
+impl Probe {
+    /// How much of the time that a job may take it takes, roughly and over all systems.
+    fn share(self) -> f64 {
+        match self {
+            Probe::Append => 0.9,
+            Probe::Batch | Probe::Threads => 0.3,
+            Probe::Sustained => 0.4,
+            Probe::Reopen => 0.6,
+            Probe::Ticks => 0.8,
+            Probe::Many => 4.0,
+            Probe::Group => 2.0,
+            Probe::Latency | Probe::Tail | Probe::Park | Probe::Sync | Probe::Hot => 1.1,
+        }
+    }
 }
 
 /// Probes that need more than one process go through phases.
@@ -93,6 +117,11 @@ impl Job {
             Probe::Sync => disk::run(self),
             Probe::Reopen => reopen::run(self),
             Probe::Ticks => ticks::run(self),
+            Probe::Sustained => append::sustained(self),
+            Probe::Hot => append::hot(self),
+            Probe::Group => groups::run(self),
+            Probe::Threads => threads::run(self),
+            Probe::Many => many::run(self),
         }
     }
 
@@ -115,12 +144,12 @@ impl Job {
     }
 
     /// Appends records in batches of 100 where the system has batches, else one by one; as [`fill`].
-    fn fill_fast(&self, feed: &Feed, store: &mut dyn Store) -> Result<(u64, Duration)> {
+    fn fill_fast(&self, feed: &Feed, store: &mut dyn Store, from: u64) -> Result<(u64, Duration)> {
         let batches = self.system()?.0.configs.iter().any(|config| config.probes.contains(&Probe::Batch));
         if batches {
-            fill(self, |from, to| store.append_batches(feed, from, to, 100), 0)
+            fill(self, |from, to| store.append_batches(feed, from, to, 100), from)
         } else {
-            fill(self, |from, to| store.append_run(feed, from, to), 0)
+            fill(self, |from, to| store.append_run(feed, from, to), from)
         }
     }
 
@@ -144,12 +173,17 @@ impl Job {
     }
 }
 
-/// Appends in rounds until there are `records`, or the time is up. Returns how many there are, and the time taken.
+/// Appends in rounds until there are `records`, or the time is up: a third of it for those that have not come far by
+/// then, whose number more records would not change. Returns how many there are, and the time taken.
 fn fill(job: &Job, mut round: impl FnMut(u64, u64) -> Result<()>, from: u64) -> Result<(u64, Duration)> {
     const ROUND: u64 = 2000;
     let begin = std::time::Instant::now();
     let mut at = from;
-    while at < from + job.records && begin.elapsed() < job.limit() {
+    while at < from + job.records {
+        let far = job.probe == Probe::Reopen || at >= from + job.records / 6;
+        if begin.elapsed() >= if far { job.limit() } else { job.limit() / 3 } {
+            break;
+        }
         let to = (at + ROUND).min(from + job.records);
         round(at, to)?;
         at = to;
@@ -171,22 +205,30 @@ pub struct Work {
     pub job: Job,
     /// At most so many runs, for what takes long and varies little.
     pub most_runs: usize,
+    /// Not without being asked for.
+    pub rare: bool,
+    /// About how many seconds one configuration takes in one run, on a quiet machine.
+    pub each: f64,
+    /// How many bytes it puts on the disk, at most.
+    pub room: u64,
 }
 
-const PERCENTILES: [(&str, f64); 6] =
+pub const PERCENTILES: [(&str, f64); 6] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
 
 /// How much of everything is done.
 pub struct Scale {
     pub runs: usize,
-    /// Whether values of 1 KiB are measured without being asked for.
-    pub large: bool,
+    pub quick: bool,
     records: u64,
     seconds: f64,
     paced_seconds: f64,
     disk_seconds: f64,
+    sustained: u64,
     reopen_bytes: u64,
+    cold: u64,
     ticks: u64,
+    threaded: u64,
 }
 
 impl Scale {
@@ -194,13 +236,16 @@ impl Scale {
     pub fn full() -> Scale {
         Scale {
             runs: 5,
-            large: true,
+            quick: false,
             records: 5_000_000,
-            seconds: 1.0,
-            paced_seconds: 0.7,
-            disk_seconds: 0.5,
+            seconds: 1.2,
+            paced_seconds: 0.6,
+            disk_seconds: 0.35,
+            sustained: 40_000_000,
             reopen_bytes: 1 << 30,
-            ticks: 1_000_000,
+            cold: 2_000_000,
+            ticks: 2_000_000,
+            threaded: 1_000_000,
         }
     }
 
@@ -208,13 +253,16 @@ impl Scale {
     pub fn quick() -> Scale {
         Scale {
             runs: 3,
-            large: false,
+            quick: true,
             records: 300_000,
             seconds: 0.06,
             paced_seconds: 0.05,
             disk_seconds: 0.05,
+            sustained: 2_000_000,
             reopen_bytes: 8 << 20,
-            ticks: 60_000,
+            cold: 400_000,
+            ticks: 100_000,
+            threaded: 200_000,
         }
     }
 }
@@ -240,29 +288,52 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     let named = |names: &[&str], suffix: &str| names.iter().map(|n| format!("{n}{suffix}")).collect();
     let mut works = Vec::new();
     let mut add = |workloads: Vec<String>, job: Job| {
-        let most_runs = if job.probe == Probe::Reopen { 3 } else { usize::MAX };
-        works.push(Work { workloads, job, most_runs });
+        let (most_runs, rare) = match job.probe {
+            Probe::Reopen => (3, false),
+            Probe::Many => (if scale.quick { 1 } else { 3 }, false),
+            Probe::Sustained => (3, scale.quick),
+            _ => (usize::MAX, scale.quick && job.value_bytes > 100),
+        };
+        let each = 0.2 + job.probe.share() * job.seconds;
+        let room = job.records * (job.value_bytes as u64 + 60) + (256 << 20);
+        works.push(Work { workloads, job, most_runs, rare, each, room });
     };
-    add(named(&["append_one", "append_burst", "cpu_per_record", "replay"], ""), blank.clone());
-    let large = Job { value_bytes: 1024, records: scale.records / 10, suffix: "_1k".into(), ..blank.clone() };
-    add(named(&["append_one", "append_burst", "cpu_per_record", "replay"], "_1k"), large.clone());
+    let appends = ["append_one", "append_burst", "cpu_per_record", "replay"];
+    add(named(&appends, ""), blank.clone());
+    let sustained = Job { probe: Probe::Sustained, records: scale.sustained, seconds: 25.0, ..blank.clone() };
+    add(named(&["append_sustained", "cpu_per_record_sustained"], ""), sustained);
+    let (records, seconds) = (scale.records / 10, scale.seconds / 3.0);
+    let large = Job { value_bytes: 1024, records, seconds, suffix: "_1k".into(), ..blank.clone() };
+    add(named(&appends, "_1k"), large.clone());
     add(named(&["append_batch_100"], ""), Job { probe: Probe::Batch, ..blank.clone() });
     add(named(&["append_batch_100"], "_1k"), Job { probe: Probe::Batch, ..large });
+    for threads in [1, 2, 4, 8] {
+        let names = ["shared", "apart"].map(|kind| format!("append_threads_{threads}_{kind}"));
+        add(names.into(), Job { probe: Probe::Threads, threads, records: scale.threaded, ..blank.clone() });
+    }
+    add(
+        vec!["hot_read".into()],
+        Job { probe: Probe::Hot, records: 200_000, seconds: scale.seconds / 4.0, ..blank.clone() },
+    );
+    add(
+        vec!["group_read_hot".into(), "group_read_cold".into()],
+        Job { probe: Probe::Group, records: scale.cold, seconds: scale.seconds / 4.0, ..blank.clone() },
+    );
     for (rate, name) in [(100_000, "100k"), (1_000_000, "1m")] {
         for (flush, flushed) in [(false, ""), (true, "_sync50ms")] {
             let suffix = format!("_{name}{flushed}");
-            let names = percentile_names(&["append_latency", "append_service"], &suffix);
-            let records = (rate as f64 * scale.paced_seconds) as u64;
-            let job = Job { probe: Probe::Latency, rate, flush, records, suffix, ..blank.clone() };
+            let names = percentile_names("append_latency", &suffix);
+            let (records, seconds) = ((rate as f64 * scale.paced_seconds) as u64, scale.paced_seconds);
+            let job = Job { probe: Probe::Latency, rate, flush, records, seconds, suffix, ..blank.clone() };
             add(names, job);
         }
     }
     for (probe, family, rate) in
         [(Probe::Tail, "tail_latency_100k", 100_000), (Probe::Park, "parked_latency_2k", 2_000)]
     {
-        let records = (rate as f64 * scale.paced_seconds.max(0.2)) as u64;
-        let names = percentile_names(&[family], "");
-        add(names, Job { probe, rate, records, ..blank.clone() });
+        let seconds = scale.paced_seconds.max(0.2);
+        let records = (rate as f64 * seconds) as u64;
+        add(percentile_names(family, ""), Job { probe, rate, records, seconds, ..blank.clone() });
     }
     for threads in [1, 4, 64] {
         let plural = if threads == 1 { "" } else { "s" };
@@ -270,17 +341,18 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
         let seconds = scale.disk_seconds;
         add(names, Job { probe: Probe::Sync, threads, seconds, ..blank.clone() });
     }
+    let ticks = Job { probe: Probe::Ticks, records: scale.ticks, seconds: scale.seconds, ..blank.clone() };
+    add(named(&["append_ticks_burst", "append_ticks", "bytes_on_disk"], ""), ticks);
+    let idle = ["partitions_10k_open", "partitions_10k_resident", "partitions_10k_idle"];
+    add(named(&idle, ""), Job { probe: Probe::Many, records: 2_000_000, ..blank.clone() });
     let records = scale.reopen_bytes / 112;
-    let reopen = Job { probe: Probe::Reopen, records, seconds: 12.0, ..blank.clone() };
+    let reopen = Job { probe: Probe::Reopen, records, seconds: if scale.quick { 1.0 } else { 8.0 }, ..blank };
     add(named(&["reopen_killed", "reopen_flush", "reopen_clean"], ""), reopen);
-    let ticks = Job { probe: Probe::Ticks, records: scale.ticks, seconds: 10.0, ..blank };
-    add(vec!["append_ticks".into(), "bytes_on_disk".into()], ticks);
     works
 }
 
-fn percentile_names(families: &[&str], suffix: &str) -> Vec<String> {
-    let of = |family: &&str| PERCENTILES.map(|(name, _)| format!("{family}{suffix}_{name}"));
-    families.iter().flat_map(of).collect()
+fn percentile_names(family: &str, suffix: &str) -> Vec<String> {
+    PERCENTILES.iter().map(|(name, _)| format!("{family}{suffix}_{name}")).collect()
 }
 
 /// Whether `name` asks for `workload`: by its name, or by the words that it begins with.

@@ -20,7 +20,7 @@ pub fn run(job: &Job) -> Result<Answer> {
 /// The caller kills this process once it has answered.
 fn fill_and_hang(job: &Job) -> Result<Answer> {
     let (feed, mut store) = (job.feed(), job.open()?);
-    let (end, _) = job.fill_fast(&feed, &mut *store)?;
+    let (end, _) = job.fill_fast(&feed, &mut *store, 0)?;
     if end < job.records {
         return Err(format!("in {} s it stored {end} of {} records", job.seconds, job.records).into());
     }
