@@ -450,8 +450,6 @@ pub(crate) struct AlignedBuf {
 /// No more buffers than this are kept for the next blocks of a thread, and none that is larger.
 const MAX_SPARE: usize = 4;
 const MAX_SPARE_BYTES: usize = 2 * TARGET;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 thread_local! {
     /// Memory of blocks that nobody reads any more, the last one used last: it is in the cache still, has its pages, and
@@ -460,21 +458,17 @@ thread_local! {
 }
 
 impl AlignedBuf {
-    /// `len` bytes of no certain content, which lie to cache lines as those of a file at `position` do, a multiple of
-    /// 8: so the kernel copies them a tenth faster.
-    pub(crate) fn recycled(len: usize, position: u64) -> Self {
+    /// `len` bytes of no certain content.
+    pub(crate) fn recycled(len: usize) -> Self {
         let mut storage = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
-        let room = len + 2 * LINE;
-        if storage.len() < room {
-            if storage.capacity() < room {
+        if storage.len() < len + 7 {
+            if storage.capacity() < len + 7 {
                 // Not grown, since that would copy what nobody wants; a little large, as blocks differ a little.
-                storage = Vec::with_capacity(room.next_multiple_of(4096));
+                storage = Vec::with_capacity((len + 7).next_multiple_of(4096));
             }
-            storage.resize(room, 0);
+            storage.resize(len + 7, 0);
         }
-        #[allow(clippy::cast_possible_truncation)] // less than a line
-        let within = (position % LINE as u64) as usize;
-        let start = storage.as_ptr().align_offset(LINE).min(LINE) + within;
+        let start = storage.as_ptr().align_offset(8).min(7);
         AlignedBuf { storage, start, len }
     }
 
@@ -535,7 +529,7 @@ impl DecodedBlock {
         let mut block = if header.codec == 0 && header.columns_len == 0 {
             DecodedBlock { header, buf: stored, frames_at: HEADER, records: 0 }
         } else {
-            let mut buf = AlignedBuf::recycled(header.raw_len as usize, 0);
+            let mut buf = AlignedBuf::recycled(header.raw_len as usize);
             if header.codec >= 128 || header.columns_len > 0 {
                 // Where something may be left out that is not a built-in codec's: no bytes of another block there.
                 buf.as_mut_slice().fill(0);

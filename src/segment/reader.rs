@@ -223,7 +223,7 @@ impl Segment {
         let stretch =
             self.with_index(|index| index.stretch_end(position))?.map_or(rest, |end| end - position);
         let guess = if stretch <= MAX_GUESS { stretch.min(rest) } else { 0 }.max(block::HEADER as u64);
-        let mut stored = AlignedBuf::recycled(len_of(guess), position);
+        let mut stored = AlignedBuf::recycled(len_of(guess));
         // A file that was cut under us costs the blocks it lost, not those before them.
         let got = self.file.read_at_most(stored.as_mut_slice(), position)?;
         if got < block::HEADER {
@@ -238,7 +238,7 @@ impl Segment {
             return Err(failed(BlockError::Truncated.into()));
         }
         if header.total_len() > got as u64 {
-            let mut whole = AlignedBuf::recycled(len_of(header.total_len()), position);
+            let mut whole = AlignedBuf::recycled(len_of(header.total_len()));
             let (known, missing) = whole.as_mut_slice().split_at_mut(got);
             known.copy_from_slice(&stored.as_slice()[..got]);
             self.file
