@@ -50,6 +50,11 @@ fn main() -> Result<()> {
         bench.burst(&mut table, scale(BURST), turns)?;
         table.print("burst", "copy into warm memory");
     }
+    if wanted("threads") {
+        let mut table = Table::default();
+        bench.threads(&mut table, scale(BURST), turns)?;
+        table.print("threads", "append, one thread");
+    }
     if wanted("read") {
         let mut table = Table::default();
         bench.reads(&mut table, scale(BURST), turns)?;
@@ -160,6 +165,23 @@ impl Feed {
         Ok(())
     }
 
+    fn append_from(&self, partitions: &[Partition], threads: usize, records: usize) -> Result<()> {
+        let append = |thread: usize| {
+            let partition = &partitions[thread % partitions.len()];
+            for n in 0..records / threads {
+                black_box(partition.append(self.record(n))?);
+            }
+            Ok::<(), tapelog::Error>(())
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || append(thread))).collect();
+            for one in all {
+                one.join().map_err(|_| "an appending thread panicked")??;
+            }
+            Ok(())
+        })
+    }
+
     fn append_in_batches(&self, partition: &Partition, records: usize) -> Result<()> {
         let batch: Vec<Record<'_>> = (0..100).map(|n| self.record(n)).collect();
         for _ in 0..records / 100 {
@@ -258,6 +280,39 @@ impl Bench {
             table.time("append, in memory", records, || feed.append(&partition, records))?;
             memory_log.delete_topic("t")?;
         }
+        log.close(Duration::from_secs(60))?;
+        Ok(())
+    }
+
+    /// A burst shared between threads that append at once, to one partition and to one each.
+    fn threads(&self, table: &mut Table, records: usize, turns: usize) -> Result<()> {
+        let feed = Feed::new();
+        let log = self.log("threads")?;
+        let topic = log.create_topic("t", TopicConfig::new().partitions(8))?;
+        let mut partitions = Vec::new();
+        for partition in 0..8 {
+            partitions.push(topic.partition(partition)?);
+        }
+        let settle = || partitions.iter().try_for_each(|p| p.wait_durable(p.end_offset(), Duration::MAX));
+        for _ in 0..4 {
+            feed.append_from(&partitions, 8, records)?;
+            settle()?;
+        }
+        for _ in 0..turns {
+            for (name, threads, to) in [
+                ("append, one thread", 1, 1),
+                ("append, 2 threads on one partition", 2, 1),
+                ("append, 4 threads on one partition", 4, 1),
+                ("append, 8 threads on one partition", 8, 1),
+                ("append, 2 threads on 2 partitions", 2, 2),
+                ("append, 4 threads on 4 partitions", 4, 4),
+                ("append, 8 threads on 8 partitions", 8, 8),
+            ] {
+                table.time(name, records, || feed.append_from(&partitions[..to], threads, records))?;
+                settle()?;
+            }
+        }
+        drop(partitions);
         log.close(Duration::from_secs(60))?;
         Ok(())
     }

@@ -16,8 +16,8 @@
 //!   .  zeros up to the next multiple of 8
 //! ```
 //!
-//! `length` counts the whole frame. `tag` is the CRC-32 of bytes 8..length, begun with `length` as its
-//! initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
+//! `length` counts the whole frame. `tag` is the CRC-32 of bytes 16..length, begun with a mix of offset and
+//! length as its initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
 //! ([`mix`]), so that a frame proves its place too. Bit lengths: the key's is 24, the value's 32.
 
 use crate::bytes::{u32_at, u64_at};
@@ -30,6 +30,8 @@ pub(crate) const FIXED: usize = 32;
 const PRODUCER_PART: usize = 16;
 /// Bytes before the first header.
 const HEADERS_PREFIX: usize = 8;
+/// Where the bytes begin that the checksum runs over.
+const SUMMED: usize = 16;
 /// The longest key: its length field has 24 bits.
 pub(crate) const MAX_KEY: usize = (1 << 24) - 1;
 
@@ -113,14 +115,22 @@ pub(crate) fn value_frame_len(len: usize) -> Option<usize> {
 }
 
 /// Writes the header before a value of `len` bytes that stands at [`FIXED`] of `out`, the frame of a record that is
-/// nothing else, with zeros behind it; all but the commit word.
+/// nothing else, with zeros behind it; all but the commit word. `store` as of [`fill_in_pairs`].
 #[inline]
-pub(crate) fn fill_header(out: &mut [u8], len: usize, offset: u64, timestamp: Timestamp, extra_flags: u8) {
-    out[8..16].copy_from_slice(&offset.to_le_bytes());
-    out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
+pub(crate) fn fill_header(
+    out: &mut [u8],
+    len: usize,
+    offset: u64,
+    timestamp: Timestamp,
+    extra_flags: u8,
+    store: impl Fn(&mut [u8; 16], u64, u64),
+) {
+    let ([first, second, ..], _) = out.as_chunks_mut::<16>() else { return };
+    first[8..].copy_from_slice(&offset.to_le_bytes());
     #[allow(clippy::cast_possible_truncation)] // checked by `value_frame_len`
     let lens = (u64::from(len as u32) << 32) | u64::from(extra_flags | flags::VALUE);
-    out[24..32].copy_from_slice(&lens.to_le_bytes());
+    #[allow(clippy::cast_sign_loss)] // the bits of an i64
+    store(second, timestamp.as_nanos() as u64, lens);
 }
 
 fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
@@ -145,9 +155,14 @@ pub(crate) fn write(
 }
 
 /// The checksum of a frame that was filled; what stands in its commit word does not matter.
+///
+/// CRC-32 is computed 16 bytes at a time. What it runs over begins at a multiple of that, and the offset before it is
+/// its beginning: the loads meet the stores of [`fill_in_pairs`], and half of all frames leave nothing over.
 #[inline]
 pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
-    checksum(frame.len(), &frame[8..])
+    let mut crc = crc32fast::Hasher::new_with_initial(mix(u64_at(frame, 8), frame.len()));
+    crc.update(&frame[SUMMED..]);
+    crc.finalize()
 }
 
 /// Bytes 24..32 of the fixed header: `more`, the flags of key and value, and both lengths.
@@ -164,7 +179,7 @@ fn lengths_word(record: &Record<'_>, more: u8) -> u64 {
 
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word.
 #[inline]
-pub(crate) fn fill(
+fn fill(
     out: &mut [u8],
     record: &Record<'_>,
     offset: u64,
@@ -206,7 +221,7 @@ pub(crate) fn fill(
 /// Values up to this length are worth the care of [`fill_in_pairs`].
 const IN_PAIRS: usize = 256;
 
-/// [`fill`] for a frame whose checksum is taken at once: all bytes after the commit word are stored 16 at a time,
+/// [`fill`] for a frame whose checksum is taken at once: all bytes that it runs over are stored 16 at a time,
 /// as the checksum will load them. A load of what was just stored in other pieces waits until the stores have left
 /// the processor, which takes as long as the checksum of a short frame itself.
 ///
@@ -222,38 +237,36 @@ pub(crate) fn fill_in_pairs(
 ) {
     let key = record.key.unwrap_or_default();
     let value = record.value.unwrap_or_default();
-    let key_end = align8(key.len());
-    let fits = out.len() == FIXED + key_end + align8(value.len());
-    if !fits || !record.headers.is_empty() || value.len() > IN_PAIRS {
+    if !record.headers.is_empty() || value.len() > IN_PAIRS {
         return fill(out, record, offset, timestamp, extra_flags, None);
     }
-    let lens = lengths_word(record, extra_flags);
-    // The lengths, then key and value word by word, counted from the key.
-    let word = |at: isize| match usize::try_from(at) {
-        Err(_) => lens,
-        Ok(at) if at < key_end => word_of(key, at),
-        Ok(at) => word_of(value, at - key_end),
-    };
-    let (pairs, last) = out[8..].as_chunks_mut::<16>();
-    let mut pairs = pairs.iter_mut();
-    let Some(first) = pairs.next() else { return };
+    let (pairs, last) = out.as_chunks_mut::<16>();
+    let [first, second, pairs @ ..] = pairs else { return };
+    first[8..].copy_from_slice(&offset.to_le_bytes());
     #[allow(clippy::cast_sign_loss)] // the bits of an i64
-    store(first, offset, timestamp.as_nanos() as u64);
-    let mut at = -8isize;
-    for pair in pairs {
-        // Of what lies inside the value no word needs a look of its own.
-        match usize::try_from(at - key_end as isize) {
-            Ok(from) if from + 16 <= value.len() => {
-                let mut inside = [0; 16];
-                inside.copy_from_slice(&value[from..from + 16]);
-                *pair = inside;
+    store(second, timestamp.as_nanos() as u64, lengths_word(record, extra_flags));
+    let mut pairs = pairs.iter_mut();
+    let mut value_from = 0;
+    for at in (0..key.len()).step_by(16) {
+        let alone = key.len() - at <= 8;
+        match pairs.next() {
+            // The key's last word shares its pair with the value's first.
+            Some(pair) if alone => {
+                store(pair, word_of(key, at), word_of(value, 0));
+                value_from = 8;
             }
-            _ => store(pair, word(at), word(at + 8)),
+            Some(pair) => store(pair, word_of(key, at), word_of(key, at + 8)),
+            None => last.copy_from_slice(&word_of(key, at).to_le_bytes()),
         }
-        at += 16;
     }
-    if !last.is_empty() {
-        last.copy_from_slice(&word(at).to_le_bytes());
+    let (inside, rest) = value.get(value_from..).unwrap_or_default().as_chunks::<16>();
+    for (bytes, pair) in inside.iter().zip(pairs.by_ref()) {
+        store(pair, u64_at(bytes, 0), u64_at(bytes, 8));
+    }
+    if let Some(pair) = pairs.next() {
+        store(pair, word_of(rest, 0), word_of(rest, 8));
+    } else if !rest.is_empty() {
+        last.copy_from_slice(&word_of(rest, 0).to_le_bytes());
     }
 }
 
@@ -292,15 +305,6 @@ fn write_headers(out: &mut [u8], start: usize, headers: &[(&str, &[u8])]) -> usi
     out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&(headers.len() as u32).to_le_bytes());
     at
-}
-
-/// CRC-32 (IEEE) of a frame's bytes after the commit word, begun with the frame's length.
-#[inline]
-pub(crate) fn checksum(len: usize, after_commit_word: &[u8]) -> u32 {
-    #[allow(clippy::cast_possible_truncation)]
-    let mut crc = crc32fast::Hasher::new_with_initial(len as u32);
-    crc.update(after_commit_word);
-    crc.finalize()
 }
 
 /// What a tag is XORed with in a chunk: a frame of another chunk, or of another place in this one, never
@@ -414,11 +418,7 @@ impl<'a> FrameView<'a> {
 
     /// Whether the frame's tag is its checksum XOR `mixed` (0 inside a block, [`mix`] in a chunk).
     pub(crate) fn verify(self, mixed: u32) -> Result<(), FrameError> {
-        if self.tag() == checksum(self.0.len(), &self.0[8..]) ^ mixed {
-            Ok(())
-        } else {
-            Err(FrameError::Checksum)
-        }
+        if self.tag() == checksum_of(self.0) ^ mixed { Ok(()) } else { Err(FrameError::Checksum) }
     }
 
     /// All bytes of the frame.

@@ -14,6 +14,7 @@ use crate::frame::{FIXED, checksum_of, fill_header, flags};
 use crate::partition::core::{Appended, PartitionCore, Stamp};
 use crate::partition::head::{AppendState, Head};
 use crate::record::Record;
+use crate::storage::chunk::store_pair;
 
 impl PartitionCore {
     /// Fails where a record names another partition.
@@ -189,10 +190,16 @@ impl Appender {
     ///
     /// # Errors
     /// As [`Partition::append`](crate::Partition::append).
+    #[inline] // to be returned through memory would cost it as much as the copy that it saves
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>> {
+        let frame = self.make_room(len)?;
+        Ok(Claim { appender: self, len, frame })
+    }
+
+    /// Makes the bytes ready that a value of `len` bytes is to be filled into; how long its frame is.
+    fn make_room(&mut self, len: usize) -> Result<usize> {
         let core = &*self.core;
-        let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed);
-        let frame = core.check_value(len, segment_bytes)?;
+        let frame = core.check_value(len, core.limits.segment_bytes.load(Ordering::Relaxed))?;
         let at_hand = self.head.as_ref().is_some_and(|head| head.has_room(frame));
         if !at_hand || core.lease.is_wanted() {
             let mut deadline = None;
@@ -211,7 +218,7 @@ impl Appender {
         if let Some(out) = writer.and_then(|writer| writer.reserve(frame)) {
             out[FIXED..].fill(0);
         }
-        Ok(Claim { appender: self, len, frame, segment_bytes })
+        Ok(frame)
     }
 }
 
@@ -237,8 +244,6 @@ pub struct Claim<'a> {
     len: usize,
     /// Of the whole frame.
     frame: usize,
-    /// As it was when the size was checked.
-    segment_bytes: u64,
 }
 
 impl Claim<'_> {
@@ -265,8 +270,10 @@ impl Claim<'_> {
     /// `record` carries the timestamp.
     #[inline]
     fn commit_record(self, record: &Record<'_>, now: Option<Timestamp>) -> Result<u64> {
-        let Claim { appender, len, frame, segment_bytes } = self;
+        let Claim { appender, len, frame } = self;
         let core = &*appender.core;
+        // The size was allowed when the room was claimed, and stays so.
+        let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed).max(frame as u64);
         // What the commit was given the time for is what is done, whatever is altered meanwhile.
         let always = now.is_some() && core.limits.stamps.load(Ordering::Relaxed);
         let stamp = Stamp { now, always };
@@ -304,7 +311,7 @@ impl PartitionCore {
         let writer = head.writer.as_mut().filter(|writer| writer.room() >= frame);
         let Some((writer, out)) = writer.and_then(|writer| {
             let tag = writer.reserve(frame).map(|out| {
-                fill_header(out, len, offset, timestamp, bits);
+                fill_header(out, len, offset, timestamp, bits, store_pair);
                 checksum_of(out)
             });
             tag.map(|tag| (writer, tag))
@@ -322,6 +329,7 @@ impl PartitionCore {
 impl Deref for Claim<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         let writer = self.appender.head.as_ref().and_then(|head| head.writer.as_ref());
         let frame = writer.and_then(|writer| writer.reserved(self.frame)).unwrap_or_default();
@@ -330,6 +338,7 @@ impl Deref for Claim<'_> {
 }
 
 impl DerefMut for Claim<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let writer = self.appender.head.as_mut().and_then(|head| head.writer.as_mut());
         let frame = writer.and_then(|writer| writer.reserve(self.frame)).unwrap_or_default();

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, checksum_of, fill, fill_in_pairs, flags, frame_len, value_frame_len};
+use crate::frame::{FrameView, checksum_of, fill_in_pairs, flags, frame_len, value_frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
 use crate::partition::head::{AppendState, Ends, Head};
@@ -32,8 +32,6 @@ use crate::tail::Tail;
 pub(crate) const MAX_APPEND: usize = 8 << 20;
 /// The slots that a partition asks for, one after the other, while it is busy.
 const SLOTS: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];
-/// How many frames of a batch are copied before their checksums are taken.
-const BEHIND: usize = 16;
 
 /// How long an append may wait for room in the memory budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -428,9 +426,6 @@ impl PartitionCore {
             return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
         };
         let mut timestamp = head.last_timestamp;
-        // Checksums of a batch are taken some frames behind the copy: to read at once what was just stored, in other
-        // pieces than it was stored in, stalls the processor (a single frame is stored with that in mind).
-        let (mut waiting, mut filled) = (0, 0);
         for (index, record) in records.iter().enumerate() {
             timestamp = stamp.of(record, head.last_timestamp);
             let mut bits = 0;
@@ -441,30 +436,16 @@ impl PartitionCore {
                 bits |= flags::MORE;
             }
             let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
-            let Some(out) = writer.reserve(filled + len) else {
+            let Some(out) = writer.reserve(len) else {
                 writer.abandon();
                 return Err(
                     self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
                 );
             };
-            let (out, offset) = (&mut out[filled..], base_offset + index as u64);
-            if records.len() == 1 {
-                fill_in_pairs(out, record, offset, timestamp, bits, store_pair);
-            } else {
-                fill(out, record, offset, timestamp, bits, None);
-            }
+            fill_in_pairs(out, record, base_offset + index as u64, timestamp, bits, store_pair);
+            let tag = checksum_of(out);
+            writer.stage(len, tag);
             head.last_timestamp = head.last_timestamp.max(timestamp);
-            waiting += 1;
-            filled += len;
-            if waiting == BEHIND || index + 1 == records.len() {
-                for record in &records[index + 1 - waiting..=index] {
-                    let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
-                    let Some(frame) = writer.reserve(len) else { continue }; // it was reserved before
-                    let tag = checksum_of(frame);
-                    writer.stage(len, tag);
-                }
-                (waiting, filled) = (0, 0);
-            }
         }
         writer.publish();
         self.appended(head, records.len(), total);

@@ -79,6 +79,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// The delivery of what `core` just appended.
+    #[inline]
     pub(crate) fn new(
         core: &Arc<PartitionCore>,
         appended: Appended,

@@ -92,6 +92,7 @@ impl Partition {
     /// # Errors
     /// `RecordTooLarge` before anything is copied; `IllegalState` while an [`Appender`] lives; `BufferExhausted` where no room came in time; `NoSpace`,
     /// `NoMemory`, `Storage`, `Closed` as the log stands.
+    #[inline]
     pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
         self.append_at(std::slice::from_ref(&record), None)
     }
@@ -130,6 +131,7 @@ impl Partition {
         Ok(())
     }
 
+    #[inline]
     fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
         self.check_internal()?;
         self.core.check_named(records)?;

@@ -626,6 +626,7 @@ impl ChunkWriter {
 
     /// Bytes left for frames. The word that ends them needs no room of its own: where frames leave any, it is at
     /// least 8 bytes; where they fill the chunk, the end is the end.
+    #[inline]
     pub(crate) fn room(&self) -> usize {
         self.chunk.memory.len - self.cursor
     }
@@ -643,6 +644,7 @@ impl ChunkWriter {
     }
 
     /// The same bytes as [`ChunkWriter::reserve`] gives, to look at.
+    #[inline]
     pub(crate) fn reserved(&self, len: usize) -> Option<&[u8]> {
         if len > self.room() || !len.is_multiple_of(8) {
             return None;
