@@ -90,9 +90,10 @@ impl PartitionCore {
         if self.durable_offset() >= target {
             return Ok(());
         }
-        let Some(_turn) = self.turns.take(|| self.durable_offset() >= target) else { return Ok(()) };
+        let Some(mut turn) = self.turns.take(target, || self.durable_offset()) else { return Ok(()) };
         let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
+            turn.reached(self.durable_offset());
             return Ok(());
         }
         if let Some(error) = self.durable.failure() {
@@ -135,6 +136,7 @@ impl PartitionCore {
         }
         self.drain.lock().sink().forget_flushed();
         self.durable.advance(written, |call, result| self.engine.call(call, result));
+        turn.reached(written);
         Ok(())
     }
 
