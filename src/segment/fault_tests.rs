@@ -19,7 +19,7 @@ fn whichever_call_finds_the_disk_full_the_bytes_are_the_same_in_the_end() {
         let fault = Fault::nth(k).errno(Fault::ENOSPC).after_bytes(30);
         bench.plan.inject(fault);
         for (i, block) in expected.iter().enumerate() {
-            while let Err(e) = writer.append(block) {
+            while let Err(e) = writer.append_one(block) {
                 assert_eq!(e.kind(), ErrorKind::NoSpace);
                 assert_eq!(writer.segment().next_offset(), i as u64, "nothing is published");
                 assert_eq!(offsets(writer.segment()).len(), i);
@@ -44,11 +44,11 @@ fn a_full_disk_keeps_nothing_it_could_not_use() {
     let mut writer = bench.writer(0);
     bench.plan.inject(Fault::nth(1).of(Op::Allocate).errno(Fault::ENOSPC).forever());
     let block = block_at(&writer, &[0], 100, 0, false);
-    assert_eq!(writer.append(&block).unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(writer.append_one(&block).unwrap_err().kind(), ErrorKind::NoSpace);
     assert_eq!(bench.plan.count(Op::Allocate), 2, "an extent, then just what is needed");
     assert_eq!(bench.raw(0).metadata().unwrap().len(), 64, "trimmed back");
     bench.plan.clear();
-    writer.append(&block).unwrap();
+    writer.append_one(&block).unwrap();
 
     bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC));
     let created = SegmentWriter::create(&bench.directory, folder(), meta(9), SEGMENT_BYTES);
@@ -64,7 +64,7 @@ fn a_failed_write_or_flush_is_for_ever() {
         fill(&mut writer, 0, 1);
         bench.plan.inject(Fault::nth(1).of(op).errno(Fault::EIO));
         let block = block_at(&writer, &[1], 100, 0, false);
-        let first = writer.append(&block).and_then(|()| writer.segment().flush()).unwrap_err();
+        let first = writer.append_one(&block).and_then(|()| writer.segment().flush()).unwrap_err();
         assert_eq!(first.kind(), ErrorKind::Storage);
         assert_eq!(bench.plan.fired(), 1);
         let syncs = bench.plan.count(Op::Sync);
