@@ -39,6 +39,31 @@ fn whichever_call_finds_the_disk_full_the_bytes_are_the_same_in_the_end() {
 }
 
 #[test]
+fn blocks_that_are_written_together_are_published_all_or_none() {
+    let bench = Bench::new();
+    let expected = Bench::new().sealed(0, 20);
+    let mut writer = bench.writer(0);
+    let headers: Vec<_> = expected.iter().map(|block| block.header).collect();
+    let bytes: Vec<_> = expected.iter().flat_map(|block| block.bytes.clone()).collect();
+    let refused = writer.append(&headers[1..], &bytes[expected[0].bytes.len()..]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::IllegalState);
+    assert!(writer.append(&headers, &bytes[8..]).is_err(), "bytes of other blocks");
+    let before = bench.plan.count(Op::Write);
+    bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC).after_bytes(1000));
+    // Some of the blocks are in the file now, whole: nobody hears of them.
+    while let Err(e) = writer.append(&headers, &bytes) {
+        assert_eq!(e.kind(), ErrorKind::NoSpace);
+        assert_eq!((writer.segment().next_offset(), writer.position()), (0, headers[0].position));
+    }
+    assert_eq!(
+        (bench.plan.fired(), bench.plan.count(Op::Write) - before),
+        (1, 3),
+        "a part, no more, then all"
+    );
+    assert_eq!(offsets(writer.segment()), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_disk_keeps_nothing_it_could_not_use() {
     let bench = Bench::new();
     let mut writer = bench.writer(0);
