@@ -140,7 +140,8 @@ fn blocks_gather_back_to_back_and_are_the_same_as_one_by_one() {
             place.position += block.bytes.len() as u64;
             expected.extend(block.bytes);
         }
-        assert!(builder.is_empty() && builder.len() == 0);
+        assert!(builder.is_empty());
+        assert_eq!(builder.len(), 0);
         assert_eq!(builder.next_offset(), Some(41));
         // The block at hand is none of them, and stays when they go.
         builder.push(FrameView::parse(&frame(50)).unwrap(), 0);
