@@ -276,18 +276,25 @@ pub(crate) struct BlockPlace {
     pub(crate) durable_mark: u64,
 }
 
-/// A finished block: the bytes that every directory gets.
-#[derive(Debug)]
-pub(crate) struct EncodedBlock {
-    pub(crate) header: BlockHeader,
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Gathers frames until a block is worth writing. Reused, so that a steady write-behind allocates nothing.
+/// Gathers frames until a block is worth writing, and blocks until they are worth a system call. Reused, so that a
+/// steady write-behind allocates nothing.
+///
+/// ```text
+///   out  ┌─────────────┬─────────────┬────────┬───────────────────────┐
+///        │ closed[0]   │ closed[1]   │ header │ frames gathered ...   │
+///        └─────────────┴─────────────┴────────┴───────────────────────┘
+///                                    └ start
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct BlockBuilder {
-    frames: Vec<u8>,
+    /// Blocks that are closed, back to back, then room for a header and the frames of the block at hand.
+    out: Vec<u8>,
+    /// Where the block at hand begins.
+    start: usize,
+    closed: Vec<BlockHeader>,
     summary: Option<Summary>,
+    /// What a codec made of the block at hand.
+    packed: Vec<u8>,
     /// How many blocks are made without trying columns.
     patience: u8,
 }
@@ -310,10 +317,13 @@ struct Summary {
 impl BlockBuilder {
     /// Adds a frame whose tag is mixed with `mixed` (0 for a pure one); offsets must rise.
     pub(crate) fn push(&mut self, frame: FrameView<'_>, mixed: u32) {
-        let at = self.frames.len();
-        self.frames.extend_from_slice(frame.bytes());
+        if self.summary.is_none() {
+            self.out.resize(self.start + HEADER, 0);
+        }
+        let at = self.out.len();
+        self.out.extend_from_slice(frame.bytes());
         let tag = frame.tag() ^ mixed;
-        put(&mut self.frames, at + 4, &tag.to_le_bytes());
+        put(&mut self.out, at + 4, &tag.to_le_bytes());
 
         let (offset, timestamp, producer) = (frame.offset(), frame.timestamp(), frame.producer());
         let mut bits = 0;
@@ -351,49 +361,56 @@ impl BlockBuilder {
         }
     }
 
-    /// Bytes of frames gathered.
+    /// Bytes of frames in the block at hand.
     pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+        if self.is_empty() { 0 } else { self.out.len() - self.start - HEADER }
     }
 
+    /// Whether the block at hand has no frame.
     pub(crate) fn is_empty(&self) -> bool {
         self.summary.is_none()
     }
 
-    /// The offset of the first record gathered.
+    /// The blocks that were closed and their bytes.
+    pub(crate) fn closed(&self) -> (&[BlockHeader], &[u8]) {
+        (&self.closed, &self.out[..self.start])
+    }
+
+    /// Forgets the closed blocks; the one at hand stays.
+    pub(crate) fn forget_closed(&mut self) {
+        self.closed.clear();
+        self.out.drain(..self.start);
+        self.start = 0;
+    }
+
+    /// Gives memory back, for a partition that has nothing to write at the moment.
+    pub(crate) fn slim(&mut self) {
+        self.out.shrink_to(2 * TARGET);
+    }
+
+    /// The offset of the first record in the block at hand.
     pub(crate) fn base_offset(&self) -> Option<u64> {
         self.summary.map(|s| s.base_offset)
     }
 
     /// The offset after the last record gathered.
     pub(crate) fn next_offset(&self) -> Option<u64> {
-        self.summary.map(|s| s.last_offset + 1)
+        let last = self.summary.map(|s| s.last_offset).or(self.closed.last().map(|h| h.last_offset));
+        last.map(|last| last + 1)
     }
 
-    /// Makes a block of what was gathered and starts anew; `None` where there is nothing.
+    /// Closes the block at hand, which belongs to `place`; the next frame begins another.
     ///
-    /// `bytes` is a buffer to reuse. A codec that fails, panics or gains nothing leaves the block uncompressed.
-    pub(crate) fn finish(
-        &mut self,
-        place: BlockPlace,
-        codecs: &Codecs,
-        compression: Compression,
-        mut bytes: Vec<u8>,
-    ) -> Option<EncodedBlock> {
-        let s = self.summary.take()?;
-        bytes.clear();
-        bytes.resize(HEADER, 0);
-        let columns = if compression == Compression::None { None } else { self.columns() };
-        let payload = columns.as_ref().unwrap_or(&self.frames);
-        let codec = if codecs.compress(compression, payload, &mut bytes) {
-            compression.id()
-        } else {
-            bytes.extend_from_slice(payload);
-            0
-        };
-        let stored_len = bytes.len() - HEADER;
-        let payload_crc = crc32fast::hash(&bytes[HEADER..]);
-        bytes.resize(HEADER + align8(stored_len), 0);
+    /// A codec that fails, panics or gains nothing leaves the block uncompressed.
+    pub(crate) fn close(&mut self, place: BlockPlace, codecs: &Codecs, compression: Compression) {
+        let Some(s) = self.summary.take() else { return };
+        let payload_at = self.start + HEADER;
+        let raw_len = self.out.len() - payload_at;
+        let (codec, columns_len) =
+            if compression == Compression::None { (0, 0) } else { self.pack(codecs, compression) };
+        let stored_len = self.out.len() - payload_at;
+        let payload_crc = crc32fast::hash(&self.out[payload_at..]);
+        self.out.resize(payload_at + align8(stored_len), 0);
         let continues = if s.ends_append { 0 } else { attributes::CONTINUES };
         #[allow(clippy::cast_possible_truncation)] // bounded by MAX_RAW
         let header = BlockHeader {
@@ -417,13 +434,29 @@ impl BlockBuilder {
             delete_horizon: i64::MIN,
             count: s.count,
             stored_len: stored_len as u32,
-            raw_len: self.frames.len() as u32,
-            columns_len: columns.map_or(0, |columns| columns.len() as u32),
+            raw_len: raw_len as u32,
+            columns_len: columns_len as u32,
             payload_crc,
         };
-        header.write(&mut bytes);
-        self.frames.clear();
-        Some(EncodedBlock { header, bytes })
+        header.write(&mut self.out[self.start..]);
+        self.closed.push(header);
+        self.start = self.out.len();
+    }
+
+    /// Puts something smaller in place of the frames at hand, where there is something. Answers with the codec and how
+    /// long the columns are that it was given; 0 where there is no such.
+    fn pack(&mut self, codecs: &Codecs, compression: Compression) -> (u8, usize) {
+        let payload_at = self.start + HEADER;
+        let columns = self.columns();
+        let payload = columns.as_deref().unwrap_or(&self.out[payload_at..]);
+        self.packed.clear();
+        let smaller = codecs.compress(compression, payload, &mut self.packed);
+        let stored = if smaller { Some(&self.packed) } else { columns.as_ref() };
+        if let Some(stored) = stored {
+            self.out.truncate(payload_at);
+            self.out.extend_from_slice(stored);
+        }
+        (if smaller { compression.id() } else { 0 }, columns.map_or(0, |columns| columns.len()))
     }
 
     /// The frames in columns, where those are smaller. Where they were not, the next blocks do not try.
@@ -432,7 +465,8 @@ impl BlockBuilder {
             self.patience -= 1;
             return None;
         }
-        let columns = columns::encode(&self.frames).filter(|c| c.len() <= self.frames.len() / 8 * 7);
+        let frames = &self.out[self.start + HEADER..];
+        let columns = columns::encode(frames).filter(|c| c.len() <= frames.len() / 8 * 7);
         if columns.is_none() {
             self.patience = PATIENCE;
         }
@@ -592,6 +626,26 @@ impl DecodedBlock {
 impl Drop for DecodedBlock {
     fn drop(&mut self) {
         self.buf.recycle();
+    }
+}
+
+/// For tests: one block.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct EncodedBlock {
+    pub(crate) header: BlockHeader,
+    pub(crate) bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+impl BlockBuilder {
+    /// For tests: closes the block at hand and takes it out; `None` where there is nothing.
+    pub(crate) fn take(&mut self, place: BlockPlace, compression: Compression) -> Option<EncodedBlock> {
+        self.close(place, &Codecs::default(), compression);
+        let (headers, bytes) = self.closed();
+        let block = headers.first().map(|header| EncodedBlock { header: *header, bytes: bytes.to_vec() });
+        self.forget_closed();
+        block
     }
 }
 

@@ -15,7 +15,7 @@ fn block_of(n: u64, compression: Compression) -> EncodedBlock {
             frame::to_vec(&Record::new(&value).key("k"), 10 + i, Timestamp::from_nanos(i as i64 % 5), 0);
         builder.push(FrameView::parse(&frame).unwrap(), 0);
     }
-    builder.finish(PLACE, &Codecs::default(), compression, Vec::new()).unwrap()
+    builder.take(PLACE, compression).unwrap()
 }
 
 fn aligned(bytes: &[u8]) -> AlignedBuf {
@@ -58,7 +58,7 @@ fn mixed_tags_become_pure() {
     frame[4..8].copy_from_slice(&tag.to_le_bytes());
     let mut builder = BlockBuilder::default();
     builder.push(FrameView::parse(&frame).unwrap(), 0xABCD);
-    let block = builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).unwrap();
+    let block = builder.take(PLACE, Compression::None).unwrap();
     FrameView::parse(&block.bytes[HEADER..]).unwrap().verify(0).unwrap();
 }
 
@@ -67,9 +67,9 @@ fn an_unfinished_append_continues() {
     let mut builder = BlockBuilder::default();
     let frame = frame::to_vec(&Record::new("v"), 0, Timestamp::default(), frame::flags::MORE);
     builder.push(FrameView::parse(&frame).unwrap(), 0);
-    let block = builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).unwrap();
+    let block = builder.take(PLACE, Compression::None).unwrap();
     assert!(block.header.continues());
-    assert!(builder.finish(PLACE, &Codecs::default(), Compression::None, Vec::new()).is_none());
+    assert!(builder.take(PLACE, Compression::None).is_none());
 }
 
 #[test]
@@ -172,4 +172,34 @@ fn memory_of_a_block_is_used_again_once_nobody_reads_it() {
     drop(first);
     assert_eq!(read().frames().as_ptr(), place);
     assert_eq!(second.frames(), &block.bytes[HEADER..]);
+}
+
+#[test]
+fn blocks_gather_back_to_back_and_are_the_same_as_one_by_one() {
+    for compression in [Compression::None, Compression::Lz4] {
+        let frame = |offset| frame::to_vec(&Record::new(&[7; 400]), offset, Timestamp::default(), 0);
+        let (mut builder, mut alone) = (BlockBuilder::default(), BlockBuilder::default());
+        let (mut place, mut expected) = (PLACE, Vec::new());
+        for offset in [20, 30, 40] {
+            builder.push(FrameView::parse(&frame(offset)).unwrap(), 0);
+            alone.push(FrameView::parse(&frame(offset)).unwrap(), 0);
+            assert_eq!((builder.base_offset(), builder.len()), (Some(offset), frame(offset).len()));
+            builder.close(place, &Codecs::default(), compression);
+            let block = alone.take(place, compression).unwrap();
+            place.position += block.bytes.len() as u64;
+            expected.extend(block.bytes);
+        }
+        assert!(builder.is_empty());
+        assert_eq!(builder.len(), 0);
+        assert_eq!(builder.next_offset(), Some(41));
+        // The block at hand is none of them, and stays when they go.
+        builder.push(FrameView::parse(&frame(50)).unwrap(), 0);
+        let (headers, bytes) = builder.closed();
+        assert_eq!((headers.len(), bytes), (3, &expected[..]), "{compression:?}");
+        builder.forget_closed();
+        assert_eq!((builder.closed().1.len(), builder.next_offset()), (0, Some(51)));
+        alone.push(FrameView::parse(&frame(50)).unwrap(), 0);
+        let (last, other) = (builder.take(place, compression), alone.take(place, compression));
+        assert_eq!(last.unwrap().bytes, other.unwrap().bytes);
+    }
 }

@@ -19,7 +19,7 @@ impl Cold {
         let bench = Bench::new();
         let mut writer = bench.writer(offsets[0]);
         let block = block_at(&writer, offsets, 100, 0, false);
-        writer.append(&block).unwrap();
+        writer.append_one(&block).unwrap();
         writer.seal().unwrap();
         let chain = Chain::new(vec![bench.open(offsets[0], CLEAN)]);
         let identity = Arc::new(Identity { topic_id: 7, tp: TopicPartition::new("ticks", 3) });

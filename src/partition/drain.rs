@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::block::{self, BlockBuilder, BlockPlace, EncodedBlock};
+use crate::block::{self, BlockBuilder, BlockPlace};
 use crate::clock::Clock;
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,10 @@ use crate::storage::arena::random_nonzero;
 use crate::storage::chunk::{Chunk, HEADER as FRAMES_AT};
 use crate::storage::directory::Directory;
 use crate::tail::Tail;
+
+/// Closed blocks are written once they are this long together. The kernel takes as much for a page of a short write
+/// as for two of a long one, and a page that two writes share costs it twice.
+const GATHER: usize = 1 << 20;
 
 /// What writing needs to know of the world.
 pub(crate) struct SinkContext<'a> {
@@ -40,9 +44,6 @@ pub(crate) struct Sink {
     builder_epoch: u32,
     /// Whether the last frame taken ended its append.
     at_boundary: bool,
-    /// A block that is encoded and could not be written yet.
-    pending: Option<EncodedBlock>,
-    spare: Vec<u8>,
     /// The frame at this offset begins a segment that does not exist yet.
     roll_at: Option<u64>,
     writer: Option<SegmentWriter>,
@@ -70,8 +71,6 @@ impl Sink {
             builder: BlockBuilder::default(),
             builder_epoch: 0,
             at_boundary: true,
-            pending: None,
-            spare: Vec::new(),
             roll_at: None,
             unflushed: writer.iter().map(|w| Arc::clone(w.segment())).collect(),
             writer,
@@ -87,10 +86,11 @@ impl Sink {
 
     /// Whether everything taken is written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.builder.is_empty() && self.pending.is_none()
+        self.builder.is_empty() && self.builder.closed().0.is_empty()
     }
 
-    /// Takes one frame, whose tag is mixed with `mixed`, and writes a block where one is full.
+    /// Takes one frame, whose tag is mixed with `mixed`, closes a block where one is full, and writes where enough
+    /// are closed.
     ///
     /// `append_len` is how long the frame's append is from this frame on: an append that does not fit into
     /// the block at hand begins a new one, so that a run of blocks that continue holds nothing but its append.
@@ -107,7 +107,11 @@ impl Sink {
         let too_long = self.at_boundary && self.builder.len() + append_len > block::TARGET;
         let close = frame.first_of_segment() || full || too_long || self.builder_epoch != epoch;
         if close {
-            self.write(ctx)?;
+            self.close(ctx)?;
+            // Whatever is closed goes to the segment that ends before this frame.
+            if frame.first_of_segment() || self.builder.closed().1.len() >= GATHER {
+                self.write_closed()?;
+            }
         }
         if frame.first_of_segment() {
             self.roll_at = Some(frame.offset());
@@ -118,9 +122,14 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes what was taken: the block that could not be written before, then the one at hand.
+    /// Writes all that was taken, in blocks full or not.
     pub(crate) fn write(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
-        self.write_pending()?;
+        self.close(ctx)?;
+        self.write_closed()
+    }
+
+    /// Closes the block at hand.
+    fn close(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
         if self.builder.is_empty() {
             return Ok(());
         }
@@ -133,24 +142,23 @@ impl Sink {
             partition: self.partition,
             epoch: self.builder_epoch,
             salt: writer.salt(),
-            position: writer.position(),
+            position: writer.position() + self.builder.closed().1.len() as u64,
             durable_mark: writer.segment().flushed(),
         };
-        let spare = std::mem::take(&mut self.spare);
-        self.pending = self.builder.finish(place, ctx.codecs, ctx.settings.compression, spare);
-        self.write_pending()
+        self.builder.close(place, ctx.codecs, ctx.settings.compression);
+        Ok(())
     }
 
-    fn write_pending(&mut self) -> Result<()> {
-        let (Some(block), Some(writer)) = (&self.pending, &mut self.writer) else { return Ok(()) };
-        writer.append(block)?;
-        self.written = block.header.last_offset + 1;
-        if !block.header.continues() {
-            self.settled = self.written;
+    /// Writes the blocks that are closed. Where that fails they stay, to be tried again first.
+    fn write_closed(&mut self) -> Result<()> {
+        let (blocks, bytes) = self.builder.closed();
+        let (Some(last), Some(writer)) = (blocks.last(), &mut self.writer) else { return Ok(()) };
+        writer.append(blocks, bytes)?;
+        self.written = last.last_offset + 1;
+        if let Some(whole) = blocks.iter().rfind(|block| !block.continues()) {
+            self.settled = whole.last_offset + 1;
         }
-        if let Some(block) = self.pending.take() {
-            self.spare = block.bytes;
-        }
+        self.builder.forget_closed();
         Ok(())
     }
 
@@ -306,7 +314,7 @@ impl Drain {
         whole: bool,
         progress: &mut Progress,
     ) -> Result<()> {
-        self.sink.write_pending()?;
+        self.sink.write_closed()?;
         let mut taken = 0;
         while taken < quantum {
             let Some((chunk, at)) = self.cursor.take().or_else(|| self.find(tail)) else {
@@ -340,9 +348,13 @@ impl Drain {
             break;
         }
         if whole && progress.caught_up {
-            self.sink.write(ctx)?;
+            self.sink.close(ctx)?;
         }
+        self.sink.write_closed()?;
         progress.drained = progress.caught_up && self.sink.is_empty();
+        if progress.drained {
+            self.sink.builder.slim();
+        }
         Ok(())
     }
 
@@ -376,11 +388,14 @@ impl Drain {
         while *at < committed && *taken < quantum {
             let frame = FrameView::trusted(&bytes[*at - FRAMES_AT..]);
             let mixed = mix(chunk.salt(), *at);
-            frame.verify(mixed).map_err(|e| {
-                Error::new(ErrorKind::CorruptRecord, "a record changed in memory before it was written")
+            if let Err(e) = frame.verify(mixed) {
+                // What came before it is whole.
+                self.sink.write_closed()?;
+                let message = "a record changed in memory before it was written";
+                return Err(Error::new(ErrorKind::CorruptRecord, message)
                     .at_offset(frame.offset())
-                    .caused_by(e)
-            })?;
+                    .caused_by(e));
+            }
             let append_len = if frame.more() && self.sink.at_boundary {
                 append_len(&bytes[*at - FRAMES_AT..])
             } else {

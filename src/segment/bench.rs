@@ -103,14 +103,14 @@ pub(crate) fn block_at(
         position: writer.position(),
         durable_mark: mark,
     };
-    builder.finish(place, &Codecs::default(), Compression::None, Vec::new()).unwrap()
+    builder.take(place, Compression::None).unwrap()
 }
 
 pub(crate) fn fill(writer: &mut SegmentWriter, from: u64, n: u64) -> Vec<EncodedBlock> {
     (from..from + n)
         .map(|offset| {
             let block = block_at(writer, &[offset], 100, 0, false);
-            writer.append(&block).unwrap();
+            writer.append_one(&block).unwrap();
             block
         })
         .collect()

@@ -19,7 +19,7 @@ fn whichever_call_finds_the_disk_full_the_bytes_are_the_same_in_the_end() {
         let fault = Fault::nth(k).errno(Fault::ENOSPC).after_bytes(30);
         bench.plan.inject(fault);
         for (i, block) in expected.iter().enumerate() {
-            while let Err(e) = writer.append(block) {
+            while let Err(e) = writer.append_one(block) {
                 assert_eq!(e.kind(), ErrorKind::NoSpace);
                 assert_eq!(writer.segment().next_offset(), i as u64, "nothing is published");
                 assert_eq!(offsets(writer.segment()).len(), i);
@@ -39,16 +39,41 @@ fn whichever_call_finds_the_disk_full_the_bytes_are_the_same_in_the_end() {
 }
 
 #[test]
+fn blocks_that_are_written_together_are_published_all_or_none() {
+    let bench = Bench::new();
+    let expected = Bench::new().sealed(0, 20);
+    let mut writer = bench.writer(0);
+    let headers: Vec<_> = expected.iter().map(|block| block.header).collect();
+    let bytes: Vec<_> = expected.iter().flat_map(|block| block.bytes.clone()).collect();
+    let refused = writer.append(&headers[1..], &bytes[expected[0].bytes.len()..]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::IllegalState);
+    assert!(writer.append(&headers, &bytes[8..]).is_err(), "bytes of other blocks");
+    let before = bench.plan.count(Op::Write);
+    bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC).after_bytes(1000));
+    // Some of the blocks are in the file now, whole: nobody hears of them.
+    while let Err(e) = writer.append(&headers, &bytes) {
+        assert_eq!(e.kind(), ErrorKind::NoSpace);
+        assert_eq!((writer.segment().next_offset(), writer.position()), (0, headers[0].position));
+    }
+    assert_eq!(
+        (bench.plan.fired(), bench.plan.count(Op::Write) - before),
+        (1, 3),
+        "a part, no more, then all"
+    );
+    assert_eq!(offsets(writer.segment()), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_disk_keeps_nothing_it_could_not_use() {
     let bench = Bench::new();
     let mut writer = bench.writer(0);
     bench.plan.inject(Fault::nth(1).of(Op::Allocate).errno(Fault::ENOSPC).forever());
     let block = block_at(&writer, &[0], 100, 0, false);
-    assert_eq!(writer.append(&block).unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(writer.append_one(&block).unwrap_err().kind(), ErrorKind::NoSpace);
     assert_eq!(bench.plan.count(Op::Allocate), 2, "an extent, then just what is needed");
     assert_eq!(bench.raw(0).metadata().unwrap().len(), 64, "trimmed back");
     bench.plan.clear();
-    writer.append(&block).unwrap();
+    writer.append_one(&block).unwrap();
 
     bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC));
     let created = SegmentWriter::create(&bench.directory, folder(), meta(9), SEGMENT_BYTES);
@@ -64,7 +89,7 @@ fn a_failed_write_or_flush_is_for_ever() {
         fill(&mut writer, 0, 1);
         bench.plan.inject(Fault::nth(1).of(op).errno(Fault::EIO));
         let block = block_at(&writer, &[1], 100, 0, false);
-        let first = writer.append(&block).and_then(|()| writer.segment().flush()).unwrap_err();
+        let first = writer.append_one(&block).and_then(|()| writer.segment().flush()).unwrap_err();
         assert_eq!(first.kind(), ErrorKind::Storage);
         assert_eq!(bench.plan.fired(), 1);
         let syncs = bench.plan.count(Op::Sync);

@@ -40,7 +40,7 @@ fn round_trip_while_written_continued_and_sealed() {
     let end = writer.segment().end();
     writer.seal().unwrap();
     writer.seal().unwrap();
-    assert_eq!(writer.append(&first[0]).unwrap_err().kind(), ErrorKind::IllegalState);
+    assert_eq!(writer.append_one(&first[0]).unwrap_err().kind(), ErrorKind::IllegalState);
 
     for options in [CLEAN, DOUBTFUL] {
         let scan = bench.scan(10, options).unwrap();
@@ -73,7 +73,7 @@ fn big_blocks_and_holes_between_offsets() {
     let mut writer = bench.writer(0);
     for offsets in [[50, 51], [60, 61]] {
         let block = block_at(&writer, &offsets, 150_000, 0, false);
-        writer.append(&block).unwrap();
+        writer.append_one(&block).unwrap();
     }
     let segment = writer.segment();
     let second = segment.find(60).unwrap().unwrap();
@@ -82,7 +82,7 @@ fn big_blocks_and_holes_between_offsets() {
     let (block, next) = segment.read(second, &Codecs::default()).unwrap().unwrap();
     assert_eq!((block.frames().len() > 300_000, next), (true, segment.written()));
     let misplaced = block_at(&writer, &[61], 1, 0, false);
-    assert_eq!(writer.append(&misplaced).unwrap_err().kind(), ErrorKind::IllegalState);
+    assert_eq!(writer.append_one(&misplaced).unwrap_err().kind(), ErrorKind::IllegalState);
 }
 
 /// Kafka's LogSegmentTest: an index full of noise must cost time and nothing else.
@@ -164,7 +164,7 @@ fn above_the_floor_the_log_ends_at_the_first_torn_place() {
     assert_eq!(torn.next.unwrap().base_offset, 3);
     // A later mark says that it had been flushed: then it is corruption, and what follows is kept.
     let late = block_at(&writer, &[5], 10, blocks[3].header.position, false);
-    writer.append(&late).unwrap();
+    writer.append_one(&late).unwrap();
     let scan = bench.scan(0, DOUBTFUL).unwrap();
     assert_eq!((scan.floor, scan.durable_mark), (torn.to, torn.to));
     assert_eq!((scan.end.next_offset, scan.damaged.len(), scan.torn), (6, 1, None));
@@ -197,7 +197,7 @@ fn an_unfinished_append_is_a_fact_and_can_be_dropped() {
     let complete = writer.segment().end();
     for offset in [2, 3] {
         let part = block_at(&writer, &[offset], 5_000, 0, true);
-        writer.append(&part).unwrap();
+        writer.append_one(&part).unwrap();
     }
     let mut scan = bench.scan(0, DOUBTFUL).unwrap();
     assert!(scan.is_unfinished());

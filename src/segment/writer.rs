@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::EncodedBlock;
+use crate::block::BlockHeader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::format::{Boundary, HEADER, SegmentMeta};
 use crate::segment::index::Index;
@@ -121,28 +121,40 @@ impl SegmentWriter {
         &self.segment
     }
 
-    /// Appends a block that was made for just this place.
+    /// Appends blocks that were made for just this place: `bytes` are theirs, back to back, and written at once.
     ///
     /// On an error nothing is published; after [`ErrorKind::NoSpace`] the same call may be made again.
-    pub(crate) fn append(&mut self, block: &EncodedBlock) -> Result<()> {
-        let h = &block.header;
-        let fits = !self.sealed
-            && h.salt == self.salt()
-            && h.position == self.position
-            && h.base_offset >= self.segment.next_offset()
-            && h.total_len() == block.bytes.len() as u64;
-        if !fits {
-            let message = format!("block was made for another place than {} in this segment", self.position);
-            return Err(self.illegal(&message).at_offset(h.base_offset));
+    pub(crate) fn append(&mut self, blocks: &[BlockHeader], bytes: &[u8]) -> Result<()> {
+        let mut end = self.position;
+        let mut next_offset = self.segment.next_offset();
+        for h in blocks {
+            let fits =
+                !self.sealed && h.salt == self.salt() && h.position == end && h.base_offset >= next_offset;
+            if !fits {
+                return Err(self.illegal(end).at_offset(h.base_offset));
+            }
+            end = h.end_position();
+            next_offset = h.last_offset + 1;
+        }
+        if end - self.position != bytes.len() as u64 {
+            return Err(self.illegal(end));
         }
         if self.footer_stands {
             self.cut()?;
         }
-        self.reserve(h.end_position())?;
-        self.segment.file.write_all_at(&block.bytes, self.position)?;
-        self.segment.publish(h)?;
-        self.position = h.end_position();
+        self.reserve(end)?;
+        self.segment.file.write_all_at(bytes, self.position)?;
+        for h in blocks {
+            self.segment.publish(h)?;
+            self.position = h.end_position();
+        }
         Ok(())
+    }
+
+    /// For tests: appends one block.
+    #[cfg(test)]
+    pub(crate) fn append_one(&mut self, block: &crate::block::EncodedBlock) -> Result<()> {
+        self.append(std::slice::from_ref(&block.header), &block.bytes)
     }
 
     /// Sees to it that the file is at least `end` long, by an extent where it is not.
@@ -209,7 +221,8 @@ impl SegmentWriter {
         Ok(())
     }
 
-    fn illegal(&self, message: &str) -> Error {
-        Error::new(ErrorKind::IllegalState, message).at_path(self.segment.path()).at_position(self.position)
+    fn illegal(&self, position: u64) -> Error {
+        let message = format!("block was made for another place than {position} in this segment");
+        Error::new(ErrorKind::IllegalState, message).at_path(self.segment.path()).at_position(position)
     }
 }
