@@ -1,7 +1,9 @@
+//! Tests of the engine: when a partition is looked at again, and when it is let go of.
+
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use super::*;
 use crate::clock::SystemClock;
+use crate::partition::write_behind::*;
 
 /// A partition that has something to write at its first step only, and tells of each call.
 struct Quiet {
