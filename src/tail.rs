@@ -17,7 +17,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::frame::FrameView;
-use crate::storage::chunk::{Chunk, HEADER};
+use crate::storage::chunk::Chunk;
+use crate::storage::slot::HEADER;
 
 /// A partition's chunks, by rising base offset.
 #[derive(Default)]

@@ -18,8 +18,9 @@ use crate::segment::format::SegmentMeta;
 use crate::segment::reader::Segment;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::random_nonzero;
-use crate::storage::chunk::{Chunk, HEADER as FRAMES_AT};
+use crate::storage::chunk::Chunk;
 use crate::storage::directory::Directory;
+use crate::storage::slot::HEADER as FRAMES_AT;
 use crate::tail::Tail;
 
 /// Closed blocks are written once they are this long together. The kernel takes as much for a page of a short write

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::chunk::{ChunkWriter, GRANULE, HEADER, Home, MAX_LEN, Memory, SlotHeader};
+use crate::storage::chunk::{ChunkWriter, Home, Memory};
+use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
 #[cfg(unix)]

@@ -55,84 +55,12 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
 #[cfg(unix)]
 use rustix::io::Errno;
 
-use crate::bytes::{put, u32_at, u64_at};
+use crate::bytes::u64_at;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, mix};
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
-
-/// Bytes before the first frame.
-pub(crate) const HEADER: usize = 128;
-/// Bytes of the header that recovery reads; the rest is for readers in other processes.
-const RECOVERY_HEADER: usize = 64;
-/// What slots are multiples of.
-pub(crate) const GRANULE: usize = 64 * 1024;
-/// No chunk is larger: positions fit 32 bits with room to spare, and a damaged length cannot ask for more.
-pub(crate) const MAX_LEN: usize = 1 << 30;
-/// "TLC1".
-const MAGIC: u32 = u32::from_le_bytes(*b"TLC1");
-const VERSION: u32 = 1;
-
-/// What the header of a slot says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SlotHeader {
-    pub(crate) len: u32,
-    pub(crate) topic_id: u64,
-    pub(crate) partition: u32,
-    pub(crate) epoch: u32,
-    pub(crate) base_offset: u64,
-    pub(crate) incarnation: u64,
-    pub(crate) salt: u64,
-}
-
-impl SlotHeader {
-    /// The header's bytes at `position` of the file with this `key`.
-    pub(crate) fn encode(&self, key: u64, position: usize) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
-        put(&mut out, 0, &MAGIC.to_le_bytes());
-        put(&mut out, 8, &VERSION.to_le_bytes());
-        put(&mut out, 12, &self.len.to_le_bytes());
-        put(&mut out, 16, &self.topic_id.to_le_bytes());
-        put(&mut out, 24, &self.partition.to_le_bytes());
-        put(&mut out, 28, &self.epoch.to_le_bytes());
-        put(&mut out, 32, &self.base_offset.to_le_bytes());
-        put(&mut out, 40, &self.incarnation.to_le_bytes());
-        put(&mut out, 48, &self.salt.to_le_bytes());
-        let crc = slot_checksum(&out[8..RECOVERY_HEADER], key, position);
-        put(&mut out, 4, &crc.to_le_bytes());
-        out
-    }
-
-    /// Reads a header; `None` unless it proves itself at `position` of the file with this `key`.
-    ///
-    /// The key keeps record values that look like a header from being taken for one.
-    pub(crate) fn parse(bytes: &[u8], key: u64, position: usize) -> Option<SlotHeader> {
-        let bytes = bytes.get(..RECOVERY_HEADER)?;
-        if u32_at(bytes, 0) != MAGIC
-            || u32_at(bytes, 4) != slot_checksum(&bytes[8..], key, position)
-            || u32_at(bytes, 8) != VERSION
-        {
-            return None;
-        }
-        let header = SlotHeader {
-            len: u32_at(bytes, 12),
-            topic_id: u64_at(bytes, 16),
-            partition: u32_at(bytes, 24),
-            epoch: u32_at(bytes, 28),
-            base_offset: u64_at(bytes, 32),
-            incarnation: u64_at(bytes, 40),
-            salt: u64_at(bytes, 48),
-        };
-        let len = header.len as usize;
-        (len > HEADER && len.is_multiple_of(8) && len <= MAX_LEN && header.salt != 0).then_some(header)
-    }
-}
-
-fn slot_checksum(bytes: &[u8], key: u64, position: usize) -> u32 {
-    let mut crc = crc32fast::Hasher::new_with_initial(mix(key, position));
-    crc.update(bytes);
-    crc.finalize()
-}
+use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
 
 /// Bytes with one owner, 8-aligned and initialised: what a chunk is made of.
 pub(crate) struct Memory {

@@ -3,6 +3,7 @@
 use crate::frame::FrameView;
 use crate::record::Record;
 use crate::storage::chunk::*;
+use crate::storage::slot::*;
 use parking_lot::Mutex;
 
 /// A home that keeps what comes back.

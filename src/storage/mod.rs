@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod publish;
+pub(crate) mod slot;
 pub(crate) mod staged;
 pub(crate) mod staging;
 pub(crate) mod witness;

@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::frame::{FrameView, mix};
-use crate::storage::chunk::HEADER;
 #[cfg(unix)]
-use crate::storage::chunk::{GRANULE, Mapping, SlotHeader};
+use crate::storage::chunk::Mapping;
+use crate::storage::slot::HEADER;
+use crate::storage::slot::{GRANULE, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
 #[cfg(unix)]

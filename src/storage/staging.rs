@@ -29,9 +29,9 @@ use crate::bytes::{put, u32_at, u64_at};
 #[cfg(unix)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
-use crate::storage::chunk::GRANULE;
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
+use crate::storage::slot::GRANULE;
 
 /// Bytes of a file's header that mean something.
 pub(crate) const FILE_HEADER: usize = 64;
