@@ -8,6 +8,7 @@
 //  │  └ assignor    pure plans
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
 // builder, options   what can be set
+// parallel       a consumer's records on many threads, in order per key
 // admin          ConsumerGroup: a group as its users hold it
 
 pub(crate) mod admin;
@@ -19,6 +20,7 @@ pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod offsets;
 pub(crate) mod options;
+pub(crate) mod parallel;
 pub(crate) mod poll;
 pub(crate) mod reading;
 pub(crate) mod sticky;
@@ -29,6 +31,7 @@ pub use crate::consumer::admin::{GroupDescription, GroupState, MemberDescription
 pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
+pub use crate::consumer::parallel::{Parallel, ParallelHandle};
 pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;
