@@ -143,7 +143,7 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
     Plan { keep, drop_unfinished, end, replay, unreachable }
 }
 
-/// Brings one partition back and makes what is in it durable.
+/// Brings one partition back. What the answer calls unflushed is for the caller to flush, with that of other partitions.
 pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
     let mut scans = scan_all(r, &mut done)?;
@@ -390,7 +390,7 @@ fn free_name(r: &Recovering<'_>, mut name: String) -> PathBuf {
     r.quarantine.join(name)
 }
 
-/// Opens the segments that are kept, replays the hot frames after them and flushes it all.
+/// Opens the segments that are kept and replays the hot frames after them.
 fn assemble(
     r: &Recovering<'_>,
     scans: Vec<SegmentScan>,
@@ -414,7 +414,6 @@ fn assemble(
             writer = Some(last);
         }
     }
-    let unflushed = if r.clean { Vec::new() } else { segments.clone() };
     let chain = Chain::new(segments);
     let ctx = SinkContext {
         chain: &chain,
@@ -436,15 +435,10 @@ fn assemble(
             reason: "records of the hot tail were written to their segment".into(),
         });
     }
-    // What a process that was killed had written may be in the page cache only, and so may what was replayed.
-    for segment in unflushed.iter().chain(sink.unflushed()) {
-        if !r.clean || replays {
-            segment.flush()?;
-        }
-    }
-    sink.forget_flushed();
     let writer = sink.into_writer();
     let segments = chain.segments();
+    // What a process that was killed had written may be in the page cache only, and so may what was replayed.
+    let unflushed = if r.clean && !replays { Vec::new() } else { segments.to_vec() };
     Ok(Opened {
         start: segments.first().map_or(0, |s| s.base_offset()),
         end: plan.replay.1,
@@ -455,6 +449,7 @@ fn assemble(
         chain,
         last_timestamp,
         durable: plan.replay.1,
+        unflushed,
     })
 }
 

@@ -45,6 +45,10 @@ pub(crate) enum Stand {
     Failed,
 }
 
+/// How many partitions are asked for their chunks at a time, and how many bytes are enough: one slot of the largest.
+const RETIRE_LOOKS: usize = 1024;
+const RETIRE_ENOUGH: usize = 4 << 20;
+
 /// What the engine can ask of a partition. Every call may come from any thread.
 pub(crate) trait Duty: Send + Sync {
     /// Moves frames from the hot tail to segment files; with `whole`, a block that is not full too.
@@ -53,8 +57,8 @@ pub(crate) trait Duty: Send + Sync {
     fn flush(&self) -> Result<()>;
     /// Takes a written chunk out of the hot tail, and what is older with it.
     fn evict(&self, base_offset: u64);
-    /// Gives up the chunk that is appended to, if everything in it is written.
-    fn retire(&self);
+    /// Gives up the chunk that is appended to, if everything in it is written; says how long it was.
+    fn retire(&self) -> usize;
     /// Says that a thread of the engine panicked while it worked on this partition.
     fn poison(&self, error: &Error);
 }
@@ -143,6 +147,27 @@ struct Lingering {
     full: bool,
     duty: Arc<dyn Duty>,
 }
+
+/// Ordered so that the earliest is the greatest, as a heap wants it.
+impl Ord for Lingering {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.until.cmp(&self.until)
+    }
+}
+
+impl PartialOrd for Lingering {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Lingering {
+    fn eq(&self, other: &Self) -> bool {
+        self.until == other.until
+    }
+}
+
+impl Eq for Lingering {}
 
 thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
@@ -236,7 +261,8 @@ impl Engine {
     }
 
     fn write_loop(&self) {
-        let mut lingering: Vec<Lingering> = Vec::new();
+        let mut lingering: BinaryHeap<Lingering> = BinaryHeap::new();
+        let mut full = 0;
         let mut batch: Vec<Lingering> = Vec::new();
         loop {
             let pressure = {
@@ -245,7 +271,7 @@ impl Engine {
                     if work.stop {
                         return;
                     }
-                    let due = lingering.iter().map(|l| l.until).min();
+                    let due = lingering.peek().map(|l| l.until);
                     if std::mem::take(&mut work.populate) {
                         drop(work);
                         self.pool.populate();
@@ -271,7 +297,10 @@ impl Engine {
                 std::mem::take(&mut work.pressure)
             };
             let fresh = batch.len();
-            batch.extend(lingering.extract_if(.., |l| pressure || l.until.passed()));
+            while lingering.peek().is_some_and(|l| pressure || l.until.passed()) {
+                batch.extend(lingering.pop());
+            }
+            full -= batch.iter().filter(|l| l.full).count();
             for (i, mut item) in batch.drain(..).enumerate() {
                 let whole = pressure || i >= fresh;
                 match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
@@ -288,12 +317,13 @@ impl Engine {
                         item.until = Deadline::after(item.retry);
                         item.retry = (item.retry * 2).min(RETRY_MAX);
                         item.full = true;
+                        full += 1;
                         lingering.push(item);
                     }
                 }
             }
             // A partition may be gone, with its topic, before the disk had room for it.
-            if !lingering.iter().any(|l| l.full) {
+            if full == 0 {
                 self.trouble_over();
             }
             if pressure {
@@ -319,10 +349,16 @@ impl Engine {
         }
     }
 
+    /// Has partitions that are idle give up their chunks, until that is room enough for a while. Those that are busy go to
+    /// the end of the queue; who still finds no room asks again, and others are looked at.
     fn retire_idle(&self) {
-        let holders = std::mem::take(&mut *self.holders.lock());
-        for holder in holders.iter().filter_map(Weak::upgrade) {
-            holder.retire();
+        let mut room = 0;
+        for _ in 0..RETIRE_LOOKS {
+            let Some(holder) = self.holders.lock().pop_front() else { return };
+            room += holder.upgrade().map_or(0, |holder| holder.retire());
+            if room >= RETIRE_ENOUGH {
+                return;
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::segment::blocks::{Blocks, Step, Walk};
 use crate::segment::format::{Boundary, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
 use crate::segment::index::{ENTRY, Index};
 use crate::storage::directory::Directory;
-use crate::storage::file::File;
+use crate::storage::file::{File, FileId};
 
 /// So many places of damage are told apart in one segment; what comes after is told as one.
 const MAX_DAMAGE: usize = 4_096;
@@ -50,6 +50,7 @@ pub(crate) struct SegmentScan {
     pub(crate) meta: SegmentMeta,
     pub(crate) file_name: String,
     pub(crate) file_len: u64,
+    pub(crate) file_id: FileId,
     /// It has a trailer, and (where walked) unbroken blocks, but for corruption below the floor, up to it.
     pub(crate) sealed: bool,
     /// After the last block before the first torn place. Where the last blocks below the floor are destroyed, the
@@ -198,6 +199,7 @@ pub(crate) fn scan(
         meta,
         file_name: file_name.to_owned(),
         file_len,
+        file_id: file.id()?,
         sealed: false,
         end: empty,
         complete: empty,

@@ -12,22 +12,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::chunk::{ChunkWriter, GRANULE, HEADER, Home, MAX_LEN, Memory, SlotHeader};
+use crate::storage::chunk::{ChunkWriter, GRANULE, HEADER, Home, MAX_LEN, Memory, SMALL, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
 #[cfg(unix)]
 use crate::storage::staging::{Kind, Staging, StagingFile, unlink};
 
-/// Sizes of slots. Small ones for quiet partitions.
-const CLASSES: [usize; 3] = [GRANULE, 8 * GRANULE, 64 * GRANULE];
-/// The smallest budget: two small chunks, the reserve, and one to roll into.
-pub(crate) const MIN_BUDGET: usize = 4 * GRANULE;
+/// Sizes of slots. Small ones for quiet partitions: ten thousand of the smallest fit the default budget.
+pub(crate) const CLASSES: [usize; 4] = [GRANULE, SMALL, 8 * SMALL, 64 * SMALL];
+/// The smallest budget: two chunks that are not quite small, the reserve, and one to roll into.
+pub(crate) const MIN_BUDGET: usize = 4 * SMALL;
 /// Freed heap chunks kept warm, per class.
 const KEPT: usize = 16;
 
 /// How far ahead of a busy partition pages are made: what it fills before the engine's thread comes again.
 #[cfg(unix)]
-const AHEAD: usize = 256;
+const AHEAD: usize = (16 << 20) / GRANULE;
 
 /// What a chunk is wanted for.
 #[derive(Debug, Clone, Copy)]
@@ -116,14 +116,14 @@ impl Pool {
     }
 
     fn new(budget_bytes: usize, incarnation: u64) -> Result<Pool> {
-        let budget = budget_bytes / GRANULE * GRANULE;
+        let budget = budget_bytes / SMALL * SMALL;
         if budget < MIN_BUDGET || u32::try_from(budget / GRANULE).is_err() || budget > usize::MAX / 4 {
             let message = format!("a memory budget of {budget_bytes} bytes; the least is {MIN_BUDGET}");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         Ok(Pool {
             budget,
-            reserve: (budget / 16 / GRANULE * GRANULE).max(GRANULE),
+            reserve: (budget / 16 / SMALL * SMALL).max(SMALL),
             incarnation,
             keeps_files: AtomicBool::new(false),
             #[cfg(unix)]
@@ -277,7 +277,7 @@ impl Pool {
         let left = 2 * self.budget - state.capacity.min(2 * self.budget);
         let fits = |&&size: &&usize| size <= left && self.within(&state, size, internal);
         let Some(&size) = classes.iter().rev().find(fits) else { return Ok(None) };
-        let largest = self.classes().last().copied().unwrap_or(GRANULE);
+        let largest = self.classes().last().copied().unwrap_or(SMALL);
         let file_size = size.max(largest.min(left));
         self.create(staging, state, (size, internal), file_size, Kind::Further).map(Some)
     }
