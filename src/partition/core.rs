@@ -201,6 +201,7 @@ impl PartitionCore {
                 segment_bases: opened.segment_bases,
                 queued: false,
                 held: false,
+                end_seen: 0,
                 refuse: None,
                 waiters: Vec::new(),
             })),

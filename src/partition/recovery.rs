@@ -148,10 +148,9 @@ pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) ->
     let mut done = Recovered::default();
     let mut scans = scan_all(r, &mut done)?;
     let mut hot = Vec::with_capacity(staged.len());
-    let mut bytes = Vec::new();
+    let mut memory = Vec::new();
     for chunk in &staged {
-        chunk.read(&mut bytes)?;
-        if let Some(range) = whole_appends(chunk, &bytes) {
+        if let Some(range) = whole_appends(chunk, chunk.read(&mut memory)?) {
             hot.push(range);
         }
     }
@@ -462,13 +461,12 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let mut bytes = Vec::new();
+    let mut memory = Vec::new();
     for chunk in staged {
         if next >= to {
             break;
         }
-        chunk.read(&mut bytes)?;
-        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(&bytes).collect();
+        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(chunk.read(&mut memory)?).collect();
         for (i, (at, frame)) in frames.iter().enumerate() {
             if frame.offset() != next || next >= to {
                 continue;

@@ -343,14 +343,19 @@ impl Duty for PartitionCore {
         }
     }
 
-    fn retire(&self) -> usize {
+    fn retire(&self, if_quiet: bool) -> usize {
         let me: Weak<dyn Duty> = self.me.clone();
-        // An appender's chunk is its own.
-        let state = self.append.try_lock().filter(|s| !s.out && self.written.get() >= self.end_offset());
-        let Some(mut state) = state else {
+        let Some(mut state) = self.append.try_lock() else {
             self.engine.holds(me);
             return 0;
         };
+        let end = self.end_offset();
+        let quiet = std::mem::replace(&mut state.end_seen, end) == end;
+        // An appender's chunk is its own.
+        if state.out || self.written.get() < end || if_quiet && !quiet {
+            self.engine.holds(me);
+            return 0;
+        }
         state.held = false;
         let Some(writer) = state.head.writer.take() else { return 0 };
         state.head.slot = 0;

@@ -48,6 +48,8 @@ pub(crate) enum Stand {
 /// How many partitions are asked for their chunks at a time, and how many bytes are enough: one slot of the largest.
 const RETIRE_LOOKS: usize = 1024;
 const RETIRE_ENOUGH: usize = 4 << 20;
+/// How often partitions are asked whether they have been quiet.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What the engine can ask of a partition. Every call may come from any thread.
 pub(crate) trait Duty: Send + Sync {
@@ -57,8 +59,9 @@ pub(crate) trait Duty: Send + Sync {
     fn flush(&self) -> Result<()>;
     /// Takes a written chunk out of the hot tail, and what is older with it.
     fn evict(&self, base_offset: u64);
-    /// Gives up the chunk that is appended to, if everything in it is written; says how long it was.
-    fn retire(&self) -> usize;
+    /// Gives up the chunk that is appended to, if everything in it is written, and with `if_quiet` only if nothing was
+    /// appended since it was last asked so; says how long it was.
+    fn retire(&self, if_quiet: bool) -> usize;
     /// Says that a thread of the engine panicked while it worked on this partition.
     fn poison(&self, error: &Error);
 }
@@ -263,6 +266,7 @@ impl Engine {
     fn write_loop(&self) {
         let mut lingering: BinaryHeap<Lingering> = BinaryHeap::new();
         let mut full = 0;
+        let mut sweep = Deadline::after(SWEEP);
         let mut batch: Vec<Lingering> = Vec::new();
         loop {
             let pressure = {
@@ -327,8 +331,12 @@ impl Engine {
                 self.trouble_over();
             }
             if pressure {
-                self.retire_idle();
+                self.retire_idle(false);
                 self.room_made();
+            } else if sweep.passed() {
+                // Only while it is awake anyway: nobody needs the room before.
+                sweep = Deadline::after(SWEEP);
+                self.retire_idle(true);
             }
         }
     }
@@ -351,14 +359,12 @@ impl Engine {
 
     /// Has partitions that are idle give up their chunks, until that is room enough for a while. Those that are busy go to
     /// the end of the queue; who still finds no room asks again, and others are looked at.
-    fn retire_idle(&self) {
-        let mut room = 0;
-        for _ in 0..RETIRE_LOOKS {
+    fn retire_idle(&self, if_quiet: bool) {
+        let (mut looks, mut room) = (self.holders.lock().len().min(RETIRE_LOOKS), 0);
+        while looks > 0 && (if_quiet || room < RETIRE_ENOUGH) {
             let Some(holder) = self.holders.lock().pop_front() else { return };
-            room += holder.upgrade().map_or(0, |holder| holder.retire());
-            if room >= RETIRE_ENOUGH {
-                return;
-            }
+            room += holder.upgrade().map_or(0, |holder| holder.retire(if_quiet));
+            looks -= 1;
         }
     }
 

@@ -192,8 +192,9 @@ impl Pool {
             Some(smallest) => {
                 let hinted =
                     classes.iter().position(|&class| class >= want.class_hint).unwrap_or(classes.len() - 1);
-                // What was hinted at first, then smaller ones.
-                self.slot(&classes[smallest..=hinted.max(smallest)], want.internal)?
+                // What was hinted at first, then smaller ones; but who is busy is not served with crumbs.
+                let least = smallest.max(hinted.saturating_sub(2));
+                self.slot(&classes[least..=hinted.max(least)], want.internal)?
             }
         };
         Ok(memory.map(|memory| self.begin(memory, want)))
@@ -512,21 +513,39 @@ mod tests {
             let size = |len, hint| pool.take(&want(len, hint)).unwrap().map(|w| w.chunk().capacity());
             assert_eq!(size(100, 0), Some(GRANULE));
             assert_eq!(size(100, GRANULE), Some(GRANULE));
-            assert_eq!(size(100, GRANULE + 1), Some(8 * GRANULE));
-            assert_eq!(size(100, usize::MAX), Some(64 * GRANULE));
+            assert_eq!(size(100, GRANULE + 1), Some(SMALL));
+            assert_eq!(size(100, SMALL + 1), Some(8 * SMALL));
+            assert_eq!(size(100, usize::MAX), Some(64 * SMALL));
             assert_eq!(size(GRANULE - HEADER, 0), Some(GRANULE));
-            assert_eq!(size(GRANULE - HEADER + 8, 0), Some(8 * GRANULE));
+            assert_eq!(size(GRANULE - HEADER + 8, 0), Some(SMALL));
+            assert_eq!(size(SMALL - HEADER + 8, 0), Some(8 * SMALL));
             assert_eq!(pool.used_bytes(), 0);
             // 15 MiB are for everybody: three large chunks, then six of 512 KiB.
             let mut held: Vec<_> =
                 std::iter::from_fn(|| pool.take(&want(GRANULE, usize::MAX)).unwrap()).collect();
-            let sizes: Vec<_> = held.iter().map(|w| w.chunk().capacity() / GRANULE).collect();
+            let sizes: Vec<_> = held.iter().map(|w| w.chunk().capacity() / SMALL).collect();
             assert_eq!(sizes, [64, 64, 64, 8, 8, 8, 8, 8, 8]);
             assert!(pool.take(&want(100, usize::MAX)).unwrap().is_none(), "the rest is reserved");
             let internal = pool.take(&Want { internal: true, ..want(100, GRANULE) }).unwrap();
             assert!(internal.is_some());
             held.pop();
-            assert_eq!(size(100, usize::MAX), Some(8 * GRANULE));
+            let crumb = pool.take(&want(100, 0)).unwrap().unwrap();
+            assert_eq!(crumb.chunk().capacity(), GRANULE);
+            assert_eq!(size(100, usize::MAX), Some(SMALL));
+        });
+    }
+
+    /// With slots of 64 KiB for each, a thousand quiet partitions had used up the default budget.
+    #[test]
+    fn ten_thousand_quiet_partitions_leave_room_for_a_busy_one() {
+        both(64 << 20, |pool| {
+            let busy = pool.take(&want(100, usize::MAX)).unwrap();
+            let quiet: Vec<_> = (0..10_000).map(|_| pool.take(&want(100, 0)).unwrap().unwrap()).collect();
+            // Those do not stand in the way of another four, each of them whole.
+            let more: Vec<_> = (0..4).map(|_| pool.take(&want(100, usize::MAX)).unwrap().unwrap()).collect();
+            assert!(more.iter().all(|w| w.chunk().capacity() == 64 * SMALL));
+            drop((busy, quiet, more));
+            assert_eq!(pool.used_bytes(), 0);
         });
     }
 
@@ -538,10 +557,10 @@ mod tests {
             let held: Vec<_> = std::iter::from_fn(|| pool.take(&want(100, usize::MAX)).unwrap()).collect();
             assert_eq!(held.len(), 3);
             drop(held);
-            // Larger than the only class: made to measure.
-            let own = pool.take(&want(GRANULE, 0)).unwrap().unwrap();
-            assert_eq!(own.chunk().capacity(), 2 * GRANULE);
-            assert!(pool.take(&want(GRANULE, 0)).unwrap().is_none());
+            // Larger than the largest class: made to measure.
+            let own = pool.take(&want(SMALL, 0)).unwrap().unwrap();
+            assert_eq!(own.chunk().capacity(), SMALL + GRANULE);
+            assert!(pool.take(&want(2 * SMALL, 0)).unwrap().is_none());
             drop(own);
             assert!(pool.take(&want(pool.max_append(), 0)).unwrap().is_some());
             let never = pool.take(&want(pool.max_append() + 8, 0));
@@ -563,7 +582,7 @@ mod tests {
             assert_eq!(pool.pinned_bytes(), pool.used_bytes());
             let second = fill();
             let live: usize = second.iter().map(|c| c.capacity()).sum();
-            assert!(live >= BUDGET - pool.reserve - GRANULE, "{live}");
+            assert!(live >= BUDGET - pool.reserve - SMALL, "{live}");
             second.iter().for_each(|chunk| chunk.mark_evicted());
             let third = fill();
             assert!(
@@ -604,9 +623,9 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| pool.take(&want(100, usize::MAX)).unwrap()).collect();
         held.iter().for_each(|w| w.chunk().mark_evicted());
         let rest = [(); 2].map(|()| pool.take(&want(100, usize::MAX)).unwrap().unwrap());
-        assert!(rest.iter().all(|w| w.chunk().capacity() == 8 * GRANULE));
+        assert!(rest.iter().all(|w| w.chunk().capacity() == 8 * SMALL));
         let further = pool.take(&want(100, usize::MAX)).unwrap().unwrap();
-        assert_eq!(further.chunk().capacity(), 64 * GRANULE);
+        assert_eq!(further.chunk().capacity(), 64 * SMALL);
         drop(rest);
         assert_eq!(files(folder.path()), [name(0), name(2)]);
         drop(held);
@@ -624,7 +643,7 @@ mod tests {
     #[test]
     fn a_disk_too_small_is_no_space_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let e = Pool::mapped(folder.path(), 1, 1, 1 << 46).err().unwrap();
+        let e = Pool::mapped(folder.path(), 1, 1, 1 << 43).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::NoSpace, "{e}");
         assert!(files(folder.path()).is_empty());
     }

@@ -168,3 +168,179 @@ pub(crate) fn is_out_of_descriptors(e: &io::Error) -> bool {
         false
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::storage::directory::Directory;
+    use crate::storage::disk::RealDisk;
+    use crate::storage::fault::{Fault, FaultDisk, FaultPlan, Op};
+    use crate::storage::file::File;
+
+    const LIMIT: usize = 8;
+
+    struct Bench {
+        temp: tempfile::TempDir,
+        directory: Directory,
+        plan: Arc<FaultPlan>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Bench::with_limit(LIMIT)
+        }
+
+        fn with_limit(limit: usize) -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let plan = FaultPlan::new();
+            let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+            let mut directory = Directory::open_or_create(temp.path(), disk).unwrap();
+            directory.limit_descriptors(limit);
+            Bench { temp, directory, plan }
+        }
+
+        fn file(&self, n: usize) -> File {
+            self.directory.create_shared(&name(n)).unwrap()
+        }
+
+        fn open(&self) -> usize {
+            self.directory.descriptors().count()
+        }
+    }
+
+    fn name(n: usize) -> PathBuf {
+        format!("f{n}").into()
+    }
+
+    fn holds(file: &File, bytes: &[u8]) -> bool {
+        let mut read = vec![0; bytes.len()];
+        file.read_exact_at(&mut read, 0).unwrap();
+        read == bytes
+    }
+
+    #[test]
+    fn many_files_live_on_few_descriptors() {
+        let bench = Bench::new();
+        let files: Vec<File> = (0..100).map(|n| bench.file(n)).collect();
+        for round in 0..3u8 {
+            for (n, file) in files.iter().enumerate() {
+                file.write_all_at(&[n as u8, round], 0).unwrap();
+                assert!(bench.open() <= LIMIT);
+            }
+            for (n, file) in files.iter().enumerate().rev() {
+                assert!(holds(file, &[n as u8, round]));
+                // Some have unflushed bytes, and who reads does not flush them.
+                assert!(bench.open() <= LIMIT + 1);
+            }
+        }
+    }
+
+    /// The descriptor that bytes were written through is the only one that is sure to hear of their loss.
+    #[test]
+    fn nothing_is_closed_over_unflushed_bytes() {
+        let bench = Bench::new();
+        let files: Vec<File> = (0..LIMIT).map(|n| bench.file(n)).collect();
+        files.iter().for_each(|file| file.write_all_at(b"x", 0).unwrap());
+        assert_eq!((bench.open(), bench.plan.count(Op::Sync)), (LIMIT, 0));
+        let one_more = bench.file(LIMIT);
+        assert_eq!(bench.plan.count(Op::Sync), LIMIT as u64 / 2, "half of them at a time");
+        assert!(bench.open() <= LIMIT);
+        one_more.write_all_at(b"y", 0).unwrap();
+
+        bench.plan.inject(Fault::nth(1).of(Op::Sync));
+        let mut kept = Vec::new();
+        let failed = (LIMIT + 1..3 * LIMIT).find_map(|n| {
+            let made = bench.directory.create_shared(&name(n));
+            let written = made.and_then(|file| file.write_all_at(b"z", 0).map(|()| file));
+            written.map(|file| kept.push(file)).err()
+        });
+        assert_eq!(failed.map(|e| e.kind()), Some(ErrorKind::Storage), "a failed flush is for ever");
+        assert!(files[0].sync().is_err() && files[LIMIT - 1].write_all_at(b"x", 0).is_err());
+        assert!(files.iter().all(|file| holds(file, b"x")), "reading goes on");
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_another_is_not_written_to() {
+        let bench = Bench::new();
+        let first = bench.file(0);
+        first.write_all_at(b"mine", 0).unwrap();
+        first.sync().unwrap();
+        let others: Vec<File> = (1..=2 * LIMIT).map(|n| bench.file(n)).collect();
+        let path = bench.temp.path().join("f0");
+        // The old one stays, so that the new one cannot get its inode.
+        std::fs::rename(&path, bench.temp.path().join("elsewhere")).unwrap();
+        std::fs::write(&path, b"not mine").unwrap();
+        assert!(first.len().is_err());
+        assert_eq!(first.write_all_at(b"more", 4).unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(std::fs::read(&path).unwrap(), b"not mine");
+        assert!(others[0].sync().is_err(), "as after any failure");
+    }
+
+    #[test]
+    fn a_file_that_is_read_stays_readable_when_it_is_deleted() {
+        let bench = Bench::new();
+        let file = bench.file(0);
+        file.write_all_at(b"still here", 0).unwrap();
+        file.sync().unwrap();
+        let gone = bench.file(1);
+        let _others: Vec<File> = (2..=2 * LIMIT).map(|n| bench.file(n)).collect();
+        file.keep_open().unwrap();
+        [0, 1].iter().for_each(|n| bench.directory.remove_file(&name(*n)).unwrap());
+        let _more: Vec<File> = (100..100 + 2 * LIMIT).map(|n| bench.file(n)).collect();
+        assert!(holds(&file, b"still here"));
+        assert_eq!(gone.len().unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Other parts of the process may take what descriptors there are.
+    #[test]
+    fn where_the_process_has_none_left_those_at_rest_are_closed() {
+        let bench = Bench::new();
+        let files: Vec<File> = (0..4).map(|n| bench.file(n)).collect();
+        bench.plan.inject(Fault::nth(1).of(Op::Create).errno(Fault::EMFILE));
+        bench.directory.create(Path::new("new")).unwrap();
+        assert_eq!(bench.open(), 3);
+        bench.plan.inject(Fault::nth(1).of(Op::Create).errno(Fault::EMFILE).forever());
+        assert!(bench.directory.create(Path::new("newer")).is_err(), "when all are closed, it is an error");
+        assert_eq!(bench.open(), 0);
+        files.iter().for_each(|file| assert_eq!(file.len().unwrap(), 0));
+        bench.plan.clear();
+    }
+
+    #[test]
+    fn many_are_flushed_by_one_call_and_each_by_itself_where_that_fails() {
+        let bench = Bench::with_limit(4 * MANY);
+        if bench.directory.descriptors().volume.get().is_none() {
+            return; // this file system cannot
+        }
+        let files: Vec<File> = (0..MANY).map(|n| bench.file(n)).collect();
+        let dirty = || files.iter().for_each(|file| file.write_all_at(b"x", 0).unwrap());
+        let counts = || (bench.plan.count(Op::SyncAll), bench.plan.count(Op::Sync));
+        let all: Vec<&File> = files.iter().collect();
+        dirty();
+        assert!(bench.directory.flush(&all).unwrap());
+        assert_eq!(counts(), (1, 0));
+        dirty();
+        bench.plan.inject(Fault::nth(1).of(Op::SyncAll));
+        assert!(!bench.directory.flush(&all).unwrap(), "what failed may be another's");
+        assert_eq!(counts(), (2, MANY as u64));
+        dirty();
+        bench.plan.inject(Fault::nth(1).of(Op::SyncAll));
+        bench.plan.inject(Fault::nth(7).of(Op::Sync));
+        assert_eq!(bench.directory.flush(&all).unwrap_err().kind(), ErrorKind::Storage);
+        assert!(bench.directory.flush(&all).is_err() && bench.directory.flush(&all[..3]).is_err());
+        assert_eq!(counts(), (3, MANY as u64 + 7), "never tried again");
+    }
+
+    #[test]
+    fn a_deleted_file_is_not_called_flushed_among_many() {
+        let bench = Bench::with_limit(4 * MANY);
+        let files: Vec<File> = (0..MANY).map(|n| bench.file(n)).collect();
+        bench.directory.remove_file(&name(9)).unwrap();
+        let error = bench.directory.flush(&files.iter().collect::<Vec<_>>()).unwrap_err();
+        assert!(error.to_string().contains("deleted"), "{error}");
+    }
+}

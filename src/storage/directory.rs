@@ -115,6 +115,19 @@ impl Directory {
         &self.root
     }
 
+    /// For tests: another bound on how many files are open.
+    #[cfg(test)]
+    pub(crate) fn limit_descriptors(&mut self, limit: usize) {
+        let volume = self.disk.volume(&self.root).unwrap();
+        self.descriptors = Arc::new(Descriptors::new(limit));
+        volume.into_iter().for_each(|volume| self.descriptors.flush_together(volume));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
+    }
+
     /// The first failure of this directory, if any.
     #[cfg(test)]
     pub(crate) fn latch(&self) -> &Arc<Latch> {
