@@ -636,24 +636,28 @@ fn many_partitions_live_on_few_descriptors() {
         check(&partitions, 2);
         append(&partitions, 2);
         // A reader that stands in a file goes on when it is deleted, though its descriptor was wanted elsewhere.
-        let gone = log.create_topic("gone", TopicConfig::new()).unwrap().partition(0).unwrap();
+        let topic = log.create_topic("gone", TopicConfig::new().partitions(2)).unwrap();
+        let gone = [0, 1].map(|number| topic.partition(number).unwrap());
         for offset in 0..2 {
-            gone.append(Record::new(&value(offset))).unwrap();
-            gone.wait_written(offset + 1, SOON).unwrap();
+            for partition in &gone {
+                partition.append(Record::new(&value(offset))).unwrap();
+                partition.wait_written(offset + 1, SOON).unwrap();
+            }
         }
-        drop((gone, partitions, log));
+        drop((topic, gone, partitions, log));
         let log = open(&dir.join("log"));
-        let (partitions, gone) = (all(&log), log.topic("gone").unwrap().partition(0).unwrap());
-        let mut reader = gone.reader(0).unwrap();
+        let (partitions, topic) = (all(&log), log.topic("gone").unwrap());
+        let mut reader = topic.partition(0).unwrap().reader(0).unwrap();
         assert!(reader.try_next().unwrap().is_some());
         check(&partitions, 3);
         log.delete_topic("gone").unwrap();
         assert!(reader.try_next().unwrap().is_some_and(|r| r.value() == Some(&value(1)[..])));
-        let error = gone.reader(0).unwrap().try_next().map(drop).unwrap_err();
+        let unread = topic.partition(1).unwrap();
+        let error = unread.reader(0).unwrap().try_next().map(drop).unwrap_err();
         assert_eq!((error.kind(), error.topic()), (ErrorKind::UnknownTopicOrPartition, Some("gone")));
         append(&partitions, 3);
         // As if it were killed: nothing is closed, and the next open goes on from the staging file.
-        drop((partitions, log));
+        drop((reader, unread, topic, partitions, log));
         let log = open(&dir.join("log"));
         assert!(!log.recovery_report().has_losses());
         check(&all(&log), 4);
