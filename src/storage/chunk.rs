@@ -284,6 +284,11 @@ impl Mapping {
     }
 
     fn fill(file: &File, head: &[u8], len: usize, flush: bool) -> std::io::Result<()> {
+        // A file system gives what it has before it says that it has not enough: meanwhile nobody else has any.
+        let has = rustix::fs::fstatvfs(file)?;
+        if has.f_blocks > 0 && len as u64 / has.f_frsize.max(1) > has.f_bfree {
+            return Err(Errno::NOSPC.into());
+        }
         let result = loop {
             match fallocate(file, FallocateFlags::empty(), 0, len as u64) {
                 Err(Errno::INTR) => {}
