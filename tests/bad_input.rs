@@ -592,3 +592,77 @@ fn a_limit_on_the_size_of_files() {
     let dir = tempfile::tempdir().unwrap();
     in_child("a_limit_on_the_size_of_files", &["env"], dir.path());
 }
+
+/// Many more partitions than there may be files open: all of them are written to, read, closed, and killed.
+#[test]
+#[cfg(target_os = "linux")]
+fn many_partitions_live_on_few_descriptors() {
+    const PARTITIONS: u32 = 300;
+    const DESCRIPTORS: usize = 64;
+    if let Some(dir) = child_dir() {
+        let limit = libc::rlimit { rlim_cur: DESCRIPTORS as u64, rlim_max: DESCRIPTORS as u64 };
+        // SAFETY: the pointer is to a limit that lives through the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let config = TopicConfig::new().partitions(PARTITIONS);
+        let all = |log: &Log| -> Vec<Partition> {
+            let topic = log.ensure_topic("t", config.clone()).unwrap();
+            (0..PARTITIONS).map(|number| topic.partition(number).unwrap()).collect()
+        };
+        let append = |partitions: &[Partition], offset: u64| {
+            for partition in partitions {
+                partition.append(Record::new(&value(offset))).unwrap();
+            }
+            for partition in partitions {
+                partition.wait_written(offset + 1, SOON).unwrap();
+            }
+            let open = fs::read_dir("/proc/self/fd").unwrap().count();
+            assert!(open < DESCRIPTORS, "{open} are open");
+        };
+        let check = |partitions: &[Partition], count: u64| {
+            assert!(partitions.iter().all(|p| readable(p).0.len() as u64 == count));
+        };
+        let log = open(&dir.join("log"));
+        let partitions = all(&log);
+        append(&partitions, 0);
+        append(&partitions, 1);
+        check(&partitions, 2);
+        log.sync().unwrap();
+        assert!(partitions.iter().all(|p| p.durable_offset() == 2));
+        drop(partitions);
+        log.close(SOON).unwrap();
+
+        let log = open(&dir.join("log"));
+        let partitions = all(&log);
+        check(&partitions, 2);
+        append(&partitions, 2);
+        // A reader that stands in a file goes on when it is deleted, though its descriptor was wanted elsewhere.
+        let topic = log.create_topic("gone", TopicConfig::new().partitions(2)).unwrap();
+        let gone = [0, 1].map(|number| topic.partition(number).unwrap());
+        for offset in 0..2 {
+            for partition in &gone {
+                partition.append(Record::new(&value(offset))).unwrap();
+                partition.wait_written(offset + 1, SOON).unwrap();
+            }
+        }
+        drop((topic, gone, partitions, log));
+        let log = open(&dir.join("log"));
+        let (partitions, topic) = (all(&log), log.topic("gone").unwrap());
+        let mut reader = topic.partition(0).unwrap().reader(0).unwrap();
+        assert!(reader.try_next().unwrap().is_some());
+        check(&partitions, 3);
+        log.delete_topic("gone").unwrap();
+        assert!(reader.try_next().unwrap().is_some_and(|r| r.value() == Some(&value(1)[..])));
+        let unread = topic.partition(1).unwrap();
+        let error = unread.reader(0).unwrap().try_next().map(drop).unwrap_err();
+        assert_eq!((error.kind(), error.topic()), (ErrorKind::UnknownTopicOrPartition, Some("gone")));
+        append(&partitions, 3);
+        // As if it were killed: nothing is closed, and the next open goes on from the staging file.
+        drop((reader, unread, topic, partitions, log));
+        let log = open(&dir.join("log"));
+        assert!(!log.recovery_report().has_losses());
+        check(&all(&log), 4);
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    in_child("many_partitions_live_on_few_descriptors", &["env"], dir.path());
+}

@@ -20,6 +20,7 @@ use crate::log::report::RecoveryReport;
 use crate::log::root::RootFile;
 use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::records::Identity;
+use crate::partition::settle::flush_all;
 use crate::partition::watermarks::{Signal, register};
 use crate::partition::write_behind::{Engine, closed};
 use crate::record::Record;
@@ -396,7 +397,7 @@ impl LogCore {
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_open()?;
-        self.all_partitions().iter().try_for_each(|p| p.flush_to(p.end_offset()))
+        flush_all(&self.all_partitions(), false)
     }
 
     /// Ends the log: refuses appends, writes and flushes what there is, and says so in the root file.
@@ -419,7 +420,7 @@ impl LogCore {
             let thread = std::thread::Builder::new().name("tapelog-close".into());
             thread
                 .spawn(move || {
-                    let _ = told.send(work.iter().try_for_each(|p| p.finish()));
+                    let _ = told.send(flush_all(&work, true));
                 })
                 .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
             let finished = match deadline.remaining() {

@@ -34,6 +34,7 @@ use crate::partition::cursor::Store;
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
+use crate::segment::reader::Segment;
 use crate::storage::arena::{Pool, random_nonzero};
 use crate::storage::directory::Directory;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
@@ -241,6 +242,9 @@ impl LogBuilder {
             found.push((name, record.id, config.clone(), partitions));
         }
         opening.set_strangers_aside(&catalog)?;
+        let unflushed = found.iter_mut().flat_map(|(.., opened)| opened);
+        let unflushed: Vec<_> = unflushed.flat_map(|o| std::mem::take(&mut o.unflushed)).collect();
+        Segment::flush_found(&unflushed)?;
         let mut epoch = epoch;
         if clean && report.has_losses() {
             // Offsets of records that are gone may be given again: never in the same epoch.

@@ -125,7 +125,11 @@ fn an_open_that_dies_before_its_root_file_takes_nothing_away() {
 
 /// Appends one record, to be kept at `Disk`.
 fn to_disk(topic: &Topic, value: &str) -> Delivery {
-    let core = topic.core.with_partition(0, Arc::clone).unwrap();
+    to_disk_of(topic, 0, value)
+}
+
+fn to_disk_of(topic: &Topic, partition: u32, value: &str) -> Delivery {
+    let core = topic.core.with_partition(partition, Arc::clone).unwrap();
     let appended = core.append(&[Record::new(value)], Wait::For(SOON), None).unwrap();
     Delivery::new(&core, appended, Acks::All, Durability::Disk)
 }
@@ -149,6 +153,80 @@ fn a_flush_that_met_a_full_disk_is_made_when_there_is_room() {
     assert!(told.recv_timeout(SOON).unwrap().is_ok());
     assert_eq!(plan.fired(), 1);
     until("appends succeed", || topic.partition(0).unwrap().append(Record::new("b")).is_ok());
+}
+
+/// So many that they are flushed together.
+const MANY: u32 = 100;
+
+/// With room for all of them, so that nothing is written before somebody asks for it.
+fn open_for_many(dir: &Path, plan: &Arc<FaultPlan>) -> Arc<LogCore> {
+    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
+    LogBuilder::default().memory_budget(4 << 20).disk(Arc::new(disk)).begin_in(dir, true).unwrap()
+}
+
+fn many(log: &Arc<LogCore>) -> Topic {
+    topic(log, "t", TopicConfig::new().partitions(MANY).block_linger(Duration::from_secs(3600)))
+}
+
+/// Has many partitions ask for the disk at once, with this to come; returns what each was told.
+fn flushed_at_once(plan: &Arc<FaultPlan>, topic: &Topic, faults: &[Fault]) -> Vec<Result<Delivered>> {
+    let before = plan.count(Op::Sync);
+    plan.hold(Op::Sync);
+    let mut asked = vec![told(to_disk_of(topic, 0, "a"))];
+    until("the flush thread is busy", || plan.count(Op::Sync) > before);
+    asked.extend((1..MANY).map(|n| told(to_disk_of(topic, n, "a"))));
+    faults.iter().for_each(|fault| plan.inject(*fault));
+    plan.release();
+    asked.into_iter().map(|told| told.recv_timeout(SOON).unwrap()).collect()
+}
+
+/// Each of many partitions that were due at once was flushed by itself, and the last waited for all the others.
+#[test]
+fn what_is_due_at_once_is_flushed_together() {
+    for (faults, least) in [
+        (vec![], 1),
+        (vec![Fault::nth(1).of(Op::SyncAll)], u64::from(MANY)),
+        // One of them finds no room at first: the others do not wait for it.
+        (vec![Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC)], 2),
+    ] {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+        let log = open_for_many(dir.path(), &plan);
+        let topic = many(&log);
+        let before = plan.count(Op::Sync);
+        assert!(flushed_at_once(&plan, &topic, &faults).iter().all(Result::is_ok));
+        let (all, each) = (plan.count(Op::SyncAll), plan.count(Op::Sync) - before);
+        // This file system may be one that is not flushed as a whole.
+        let expected = all == 0 || if faults.is_empty() { (all, each) == (1, 1) } else { each >= least };
+        assert!(expected, "{all} {each}");
+    }
+}
+
+#[test]
+fn a_failed_flush_of_many_acknowledges_none_of_them() {
+    let faults = [Fault::nth(1).of(Op::SyncAll), Fault::nth(1).of(Op::Sync).forever()];
+    for by_thread in [false, true] {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+        let log = open_for_many(dir.path(), &plan);
+        let topic = many(&log);
+        let partition = |n| topic.partition(n).unwrap();
+        if by_thread {
+            let told = flushed_at_once(&plan, &topic, &faults);
+            assert!(told.iter().all(Result::is_err));
+        } else {
+            (0..MANY).for_each(|n| drop(partition(n).append(Record::new("a")).unwrap()));
+            faults.iter().for_each(|fault| plan.inject(*fault));
+            assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Storage);
+        }
+        plan.clear();
+        assert!((0..MANY).all(|n| partition(n).durable_offset() == 0));
+        assert!((0..MANY).all(|n| partition(n).wait_durable(1, SOON).is_err()), "and none is later");
+        log.crash();
+        drop((topic, log));
+        let log = open_for_many(dir.path(), &plan);
+        assert!(!log.report.page_cache_survived && !log.report.has_losses(), "{:?}", log.report);
+        let topic = many(&log);
+        assert!((0..MANY).all(|n| topic.partition(n).unwrap().end_offset() == 1));
+    }
 }
 
 /// An appender that works beside the lock hears of a full disk as soon as the write-behind does, and of its end.

@@ -23,15 +23,14 @@ use crate::partition::watermarks::{Signal, Watermark, register};
 use crate::partition::write_behind::{Duty, Engine};
 use crate::record::Record;
 use crate::segment::chain::Chain;
+use crate::segment::reader::Segment;
 use crate::segment::writer::SegmentWriter;
-use crate::storage::arena::Want;
+use crate::storage::arena::{CLASSES, Want};
 use crate::storage::chunk::store_pair;
 use crate::tail::Tail;
 
 /// What one append call may carry, all its frames together.
 pub(crate) const MAX_APPEND: usize = 8 << 20;
-/// The slots that a partition asks for, one after the other, while it is busy.
-const SLOTS: [usize; 3] = [64 << 10, 512 << 10, 4 << 20];
 
 /// How long an append may wait for room in the memory budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +82,10 @@ pub(crate) struct Opened {
     pub(crate) segment_bases: Vec<u64>,
     pub(crate) segment_used: u64,
     pub(crate) last_timestamp: Timestamp,
-    /// Whether everything below `end` is known to be flushed.
+    /// Everything below is flushed, once `unflushed` is.
     pub(crate) durable: u64,
+    /// Segments that must be flushed before the log is open.
+    pub(crate) unflushed: Vec<Arc<Segment>>,
 }
 
 impl Opened {
@@ -100,6 +101,7 @@ impl Opened {
             segment_used: 0,
             last_timestamp: Timestamp::MIN,
             durable: 0,
+            unflushed: Vec::new(),
         }
     }
 }
@@ -197,6 +199,7 @@ impl PartitionCore {
                 segment_bases: opened.segment_bases,
                 queued: false,
                 held: false,
+                end_seen: 0,
                 refuse: None,
                 waiters: Vec::new(),
                 spare: Vec::new(),
@@ -380,7 +383,7 @@ impl PartitionCore {
             epoch: state.head.epoch,
             base_offset: state.head.next_offset,
             min_len: len,
-            class_hint: SLOTS[state.head.slot],
+            class_hint: CLASSES[state.head.slot],
             internal: self.internal,
         };
         loop {
@@ -393,7 +396,7 @@ impl PartitionCore {
                 if let Some(old) = state.head.writer.replace(writer) {
                     old.seal();
                 }
-                state.head.slot = (state.head.slot + 1).min(SLOTS.len() - 1);
+                state.head.slot = (state.head.slot + 1).min(CLASSES.len() - 1);
                 if !state.held {
                     state.held = true;
                     let me: Weak<dyn Duty> = self.me.clone();
@@ -531,9 +534,19 @@ impl PartitionCore {
             limit,
         };
         read(cursor, &store).map_err(|e| {
+            if let Some(gone) = self.deleted() {
+                return gone;
+            }
             let offset = e.offset().unwrap_or(cursor.position());
             self.here(e).at_offset(offset)
         })
+    }
+
+    /// What is said of a partition whose topic was deleted: its files are gone, except for those that are being read.
+    fn deleted(&self) -> Option<Error> {
+        let ended = self.ended.load(Ordering::Acquire);
+        let refuse = if ended { self.append.lock().refuse.clone() } else { None };
+        refuse.filter(|e| e.kind() == ErrorKind::UnknownTopicOrPartition)
     }
 
     /// Has `signal` rung when there is something at or above `position`; true where there is already.

@@ -186,7 +186,7 @@ impl Sink {
             salt: random_nonzero(),
             created: ctx.clock.now(),
         };
-        ctx.directory.create_dir_all(&self.folder)?;
+        ctx.directory.make_dirs(&self.folder)?;
         let writer = SegmentWriter::create(ctx.directory, &self.folder, meta, ctx.settings.segment_bytes)?;
         ctx.chain.push(Arc::clone(writer.segment()));
         self.unflushed.push(Arc::clone(writer.segment()));
@@ -208,11 +208,9 @@ impl Sink {
     }
 
     /// Seals the last segment, so that the next open need not look at its blocks.
-    pub(crate) fn seal(&mut self) -> Result<()> {
-        match &mut self.writer {
-            Some(writer) => writer.seal(),
-            None => Ok(()),
-        }
+    /// False where it was sealed already, or there is none.
+    pub(crate) fn seal(&mut self) -> Result<bool> {
+        self.writer.as_mut().map_or(Ok(false), SegmentWriter::seal)
     }
 
     /// The writer of the last segment, for whoever goes on with it.
@@ -282,10 +280,19 @@ impl Drain {
         }
     }
 
-    /// Lets go of all chunks, written or not.
+    /// Lets go of all chunks and files, written or not.
     pub(crate) fn discard(&mut self) {
         self.cursor = None;
         self.finished.clear();
+        self.sink.writer = None;
+        self.sink.unflushed.clear();
+    }
+
+    /// Gives back the memory of blocks, for a partition that has nothing to write and will not have for a while.
+    pub(crate) fn give_memory_back(&mut self) {
+        if self.sink.is_empty() {
+            self.sink.builder = BlockBuilder::default();
+        }
     }
 
     /// Moves up to about `quantum` bytes of frames into blocks. With `whole`, a block that is not full is

@@ -58,6 +58,8 @@ pub(super) struct AppendState {
     pub(super) queued: bool,
     /// Whether the engine knows that there is a chunk that could be given up.
     pub(super) held: bool,
+    /// The end when the engine last asked whether it is quiet here.
+    pub(super) end_seen: u64,
     /// Why nothing can be appended (now).
     pub(super) refuse: Option<Error>,
     /// Who waits for an append.

@@ -14,7 +14,7 @@
 //!
 //! | | after the process stopped | payloads |
 //! |---|---|---|
-//! | I | the machine went on, as `witness.rs` proves, and what was written is flushed first | those of the last 16 MiB of the partition; of older segments that were sealed not even the headers |
+//! | I | the machine went on, as `witness.rs` proves, and what was written is flushed before the log is open | those of the last 16 MiB of the partition; of older segments that were sealed not even the headers |
 //! | J | as I, but more than the end of the last write is amiss | all of that segment |
 //! | K | the machine stopped, or it cannot be known | all |
 //! | L | as I, but the flush fails | none: the open fails, and the next one is K |
@@ -158,7 +158,7 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
     Plan { keep, drop_unfinished, end, replay, unreachable }
 }
 
-/// Brings one partition back and makes what is in it durable.
+/// Brings one partition back. What the answer calls unflushed is for the caller to flush, with that of other partitions.
 ///
 /// `staged` is in the order of its offsets.
 pub(crate) fn recover_partition(
@@ -178,10 +178,9 @@ pub(crate) fn recover_partition(
         .collect();
     drop_written(&mut staged, plan(&facts, &[]).end);
     let mut hot = Vec::with_capacity(staged.len());
-    let mut bytes = Vec::new();
+    let mut memory = Vec::new();
     for chunk in &staged {
-        chunk.read(&mut bytes)?;
-        if let Some(range) = whole_appends(chunk, &bytes) {
+        if let Some(range) = whole_appends(chunk, chunk.read(&mut memory)?) {
             hot.push(range);
         }
     }
@@ -269,16 +268,12 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
     Ok(scans)
 }
 
-/// Whether all that was written to a segment is there, and survives a power cut from now on, but for the end of a write
-/// that was cut off. The flush comes first: where pages could not be written it fails, and they may be gone (L).
+/// Whether all that was written to a segment is there, but for the end of a write that was cut off: if the flush goes
+/// through that ends every open. Where pages could not be written it fails, and they may be gone (L).
 fn survived(r: &Recovering<'_>, file_name: &str) -> Result<bool> {
-    let file = r.directory.open(&r.folder.join(file_name), false)?;
-    let mount = r.directory.place(file.path()).map(|place| place.mount);
-    if r.survived_on.is_none() || mount != r.survived_on {
-        return Ok(false);
-    }
-    file.sync()?;
-    Ok(true)
+    let path = r.directory.path(&r.folder.join(file_name))?;
+    let mount = r.directory.place(&path).map(|place| place.mount);
+    Ok(r.survived_on.is_some() && mount == r.survived_on)
 }
 
 /// Leaves out the chunks that need not be read: no chunk goes beyond where another one begins, and what lies below `end`
@@ -433,7 +428,7 @@ fn free_name(r: &Recovering<'_>, mut name: String) -> PathBuf {
     r.quarantine.join(name)
 }
 
-/// Opens the segments that are kept, replays the hot frames after them and flushes it all.
+/// Opens the segments that are kept and replays the hot frames after them.
 fn assemble(
     r: &Recovering<'_>,
     scans: Vec<SegmentScan>,
@@ -457,7 +452,6 @@ fn assemble(
             writer = Some(last);
         }
     }
-    let unflushed = if r.clean { Vec::new() } else { segments.clone() };
     let chain = Chain::new(segments);
     let ctx = SinkContext {
         chain: &chain,
@@ -479,15 +473,10 @@ fn assemble(
             reason: "records of the hot tail were written to their segment".into(),
         });
     }
-    // What a process that was killed had written may be in the page cache only, and so may what was replayed.
-    for segment in unflushed.iter().chain(sink.unflushed()) {
-        if !r.clean || replays {
-            segment.flush()?;
-        }
-    }
-    sink.forget_flushed();
     let writer = sink.into_writer();
     let segments = chain.segments();
+    // What a process that was killed had written may be in the page cache only, and so may what was replayed.
+    let unflushed = if r.clean && !replays { Vec::new() } else { segments.to_vec() };
     Ok(Opened {
         start: segments.first().map_or(0, |s| s.base_offset()),
         end: plan.replay.1,
@@ -498,6 +487,7 @@ fn assemble(
         chain,
         last_timestamp,
         durable: plan.replay.1,
+        unflushed,
     })
 }
 
@@ -510,13 +500,12 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let mut bytes = Vec::new();
+    let mut memory = Vec::new();
     for chunk in staged {
         if next >= to {
             break;
         }
-        chunk.read(&mut bytes)?;
-        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(&bytes).collect();
+        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(chunk.read(&mut memory)?).collect();
         for (i, (at, frame)) in frames.iter().enumerate() {
             if frame.offset() != next || next >= to {
                 continue;

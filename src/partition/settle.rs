@@ -1,7 +1,7 @@
 //! A partition's side of the write-behind: steps under the baton, flushes, and the end.
 
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Deadline;
@@ -11,6 +11,7 @@ use crate::partition::drain::{Drain, Progress, SinkContext};
 use crate::partition::settings::{Settings, SyncPolicy};
 use crate::partition::watermarks::OnReached;
 use crate::partition::write_behind::{Duty, Stand, closed};
+use crate::segment::reader::Segment;
 
 /// What a flush writes at a time under the baton: appends hear of the room that was made after each piece.
 const FLUSH_QUANTUM: usize = 1 << 20;
@@ -102,42 +103,68 @@ impl PartitionCore {
         if self.ended.load(Ordering::Acquire) {
             return Err(closed());
         }
-        *self.flush_scheduled.lock() = false;
-        let (written, segments) = {
-            let mut drain = self.drain.lock();
-            loop {
-                match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
-                    Ok(progress) if progress.drained || drain.settled() >= target => break,
-                    Ok(_) => {}
-                    Err(e) => {
-                        drop(drain);
-                        return Err(match self.write_failed(e.clone()) {
-                            Stand::Full(error) => {
-                                self.wake_engine();
-                                error
-                            }
-                            _ => self.here(e),
-                        });
-                    }
-                }
-            }
-            (drain.settled(), drain.sink().unflushed().to_vec())
-        };
-        self.write_went_through();
-        for segment in &segments {
-            if let Err(e) = segment.flush() {
-                let error = self.here(e);
-                // Where the folder could not be opened for its flush, the segment stays among the unflushed.
-                if !error.is_out_of_descriptors() {
-                    self.fail(&error);
-                }
-                return Err(error);
-            }
-        }
-        self.drain.lock().sink().forget_flushed();
-        self.durable.advance(written, |call, result| self.engine.call(call, result));
+        let (written, segments) = self.write_to(target)?;
+        segments.iter().try_for_each(|s| s.flush().map(drop)).map_err(|e| self.flush_failed(e))?;
+        self.flushed_to(written);
         turn.reached(written);
         Ok(())
+    }
+
+    /// Writes everything appended so far, for a flush that somebody else does; `None` where all is durable.
+    fn write_for_flush(&self) -> Result<Option<(u64, Vec<Arc<Segment>>)>> {
+        // Before the end is looked at: what is appended from now on needs a flush of its own.
+        *self.flush_scheduled.lock() = false;
+        let end = self.end_offset();
+        if self.durable_offset() >= end {
+            return Ok(None);
+        }
+        if let Some(error) = self.durable.failure() {
+            return Err(error);
+        }
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        self.write_to(end).map(Some)
+    }
+
+    /// Writes what is below `target`; returns how far it came, and what a flush must cover.
+    fn write_to(&self, target: u64) -> Result<(u64, Vec<Arc<Segment>>)> {
+        *self.flush_scheduled.lock() = false;
+        let mut drain = self.drain.lock();
+        loop {
+            match self.drain_locked(&mut drain, FLUSH_QUANTUM, true) {
+                Ok(progress) if progress.drained || drain.settled() >= target => break,
+                Ok(_) => {}
+                Err(e) => {
+                    drop(drain);
+                    return Err(match self.write_failed(e.clone()) {
+                        Stand::Full(error) => {
+                            self.wake_engine();
+                            error
+                        }
+                        _ => self.here(e),
+                    });
+                }
+            }
+        }
+        let written = (drain.settled(), drain.sink().unflushed().to_vec());
+        drop(drain);
+        self.write_went_through();
+        Ok(written)
+    }
+
+    fn flush_failed(&self, error: Error) -> Error {
+        let error = self.here(error);
+        // Where the folder could not be opened for its flush, the segment stays among the unflushed.
+        if !error.is_out_of_descriptors() {
+            self.fail(&error);
+        }
+        error
+    }
+
+    fn flushed_to(&self, written: u64) {
+        self.drain.lock().sink().forget_flushed();
+        self.durable.advance(written, |call, result| self.engine.call(call, result));
     }
 
     /// For tests: writes everything, and flushes nothing.
@@ -193,24 +220,14 @@ impl PartitionCore {
         self.engine.flush_later(me, Duration::ZERO);
     }
 
-    /// For the end of a log: writes all, flushes, and seals the last segment.
-    pub(crate) fn finish(&self) -> Result<()> {
-        self.flush_to(self.end_offset())?;
-        if !self.engine.is_durable() {
-            return Ok(());
-        }
+    /// For the end of a log: seals the last segment; false where that changed nothing.
+    fn seal(&self) -> Result<bool> {
         let mut drain = self.drain.lock();
         // Whoever waited for this may have given up, and then the files may be somebody else's already.
         if self.ended.load(Ordering::Acquire) {
             return Err(closed());
         }
-        drain.sink().seal().map_err(|e| self.here(e))?;
-        drop(drain);
-        let segments = self.chain.segments();
-        match segments.last() {
-            Some(last) => last.flush().map(drop).map_err(|e| self.here(e)),
-            None => Ok(()),
-        }
+        drain.sink().seal().map_err(|e| self.here(e))
     }
 
     /// Refuses all further appends.
@@ -232,7 +249,8 @@ impl PartitionCore {
         quiet
     }
 
-    /// Lets go of all memory of a partition that was ended and will not be read: its topic was deleted.
+    /// Lets go of all memory and files of a partition that was ended and whose topic was deleted: only who reads a segment
+    /// at this moment can go on with it.
     pub(crate) fn discard(&self) {
         // An appender that has it lets go of it when it comes by again.
         self.append.lock().head.writer = None;
@@ -242,7 +260,46 @@ impl PartitionCore {
                 break;
             }
         }
+        // Whoever has one beside the chain is a reader that stands in it.
+        for segment in self.chain.segments().iter().filter(|s| Arc::strong_count(s) > 1) {
+            // Where that fails the reader will be told that the topic is gone.
+            let _ = segment.keep_readable();
+        }
     }
+}
+
+/// Makes everything that was appended to these partitions so far durable, and seals their last segments where the log ends.
+/// Where one of them cannot be written, the others are flushed all the same, and its error is the answer.
+///
+/// Their files are flushed together, which for many takes a fraction of the time.
+pub(crate) fn flush_all(partitions: &[Arc<PartitionCore>], ends: bool) -> Result<()> {
+    // All locks in one order, and each once; who flushes a single partition has no other.
+    let mut in_order: Vec<_> = partitions.iter().filter(|p| p.engine.is_durable()).collect();
+    in_order.sort_by_key(|p| Arc::as_ptr(p));
+    in_order.dedup_by_key(|p| Arc::as_ptr(p));
+    let _flushing: Vec<_> = in_order.iter().map(|p| p.flushing.lock()).collect();
+    let mut written = Vec::new();
+    let mut segments = Vec::new();
+    let mut failed = Ok(());
+    for partition in partitions.iter().filter(|p| p.engine.is_durable()) {
+        let dirty = partition.write_for_flush().and_then(|found| {
+            let dirty = found.is_some();
+            if let Some((to, unflushed)) = found {
+                written.push((partition, to));
+                segments.extend(unflushed);
+            }
+            if ends && partition.seal()? && !dirty {
+                segments.extend(partition.chain.segments().last().cloned());
+            }
+            Ok(())
+        });
+        failed = failed.and(dirty);
+    }
+    Segment::flush_all(&segments).inspect_err(|e| {
+        written.iter().for_each(|(partition, _)| drop(partition.flush_failed(e.clone())));
+    })?;
+    written.iter().for_each(|(partition, to)| partition.flushed_to(*to));
+    failed
 }
 
 impl Duty for PartitionCore {
@@ -279,10 +336,11 @@ impl Duty for PartitionCore {
         // Under the append lock, so that an append either is seen here or enqueues anew.
         let mut state = self.hold();
         // Whoever has the baton now may hold it for as long as a disk takes: appends do not wait for that.
-        let Some(drain) = self.drain.try_lock() else { return false };
+        let Some(mut drain) = self.drain.try_lock() else { return false };
         if drain.settled() < self.end_offset() {
             return false;
         }
+        drain.give_memory_back();
         state.queued = false;
         drop(drain);
         drop(state);
@@ -298,6 +356,10 @@ impl Duty for PartitionCore {
         self.flush_to(self.end_offset())
     }
 
+    fn partition(&self) -> Option<Arc<PartitionCore>> {
+        self.me.upgrade()
+    }
+
     fn evict(&self, base_offset: u64) {
         // Frames are written in order, so what is older is written as well. The engine may hear of two chunks in
         // another order than that of their offsets: of one that was given up while idle, and of its successor.
@@ -308,21 +370,27 @@ impl Duty for PartitionCore {
         }
     }
 
-    fn retire(&self) {
+    fn retire(&self, if_quiet: bool) -> usize {
         let me: Weak<dyn Duty> = self.me.clone();
-        let Some(mut state) = self.append.try_lock() else { return self.engine.holds(me) };
+        let Some(mut state) = self.append.try_lock() else {
+            self.engine.holds(me);
+            return 0;
+        };
+        let end = self.end_offset();
+        let quiet = std::mem::replace(&mut state.end_seen, end) == end;
         // An appender's chunk is its own.
-        if state.out || self.written.get() < self.end_offset() {
-            return self.engine.holds(me);
+        if state.out || self.written.get() < end || if_quiet && !quiet {
+            self.engine.holds(me);
+            return 0;
         }
         state.held = false;
-        if let Some(writer) = state.head.writer.take() {
-            state.head.slot = 0;
-            let base_offset = writer.seal().base_offset();
-            drop(state);
-            self.drain.lock().let_go(base_offset);
-            self.engine.evictable(me, base_offset);
-        }
+        let Some(writer) = state.head.writer.take() else { return 0 };
+        state.head.slot = 0;
+        let chunk = writer.seal();
+        drop(state);
+        self.drain.lock().let_go(chunk.base_offset());
+        self.engine.evictable(me, chunk.base_offset());
+        chunk.capacity()
     }
 
     fn poison(&self, error: &Error) {

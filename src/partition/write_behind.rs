@@ -18,6 +18,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock::{Clock, Deadline};
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
+use crate::partition::core::PartitionCore;
+use crate::partition::settle::flush_all;
 use crate::partition::watermarks::OnReached;
 use crate::storage::arena::Pool;
 use crate::storage::directory::Directory;
@@ -58,6 +60,15 @@ pub(crate) enum Stand {
     Failed,
 }
 
+/// How many partitions are asked for their chunks at a time, and how many bytes are enough: one slot of the largest.
+const RETIRE_LOOKS: usize = 1024;
+const RETIRE_ENOUGH: usize = 4 << 20;
+/// How often partitions are asked whether they have been quiet.
+const SWEEP: Duration = Duration::from_secs(1);
+/// From so many partitions on that are due at once they are flushed together: fewer have their files flushed one by one
+/// anyway, and then nobody waits for the files of others.
+const TOGETHER: usize = 64;
+
 /// What the engine can ask of a partition. Every call may come from any thread.
 pub(crate) trait Duty: Send + Sync {
     /// Moves frames from the hot tail to segment files; with `whole`, a block that is not full too.
@@ -66,10 +77,13 @@ pub(crate) trait Duty: Send + Sync {
     fn rest(&self) -> bool;
     /// Makes everything appended so far durable.
     fn flush(&self) -> Result<()>;
+    /// The partition itself, for what is done to many at once.
+    fn partition(&self) -> Option<Arc<PartitionCore>>;
     /// Takes a written chunk out of the hot tail, and what is older with it.
     fn evict(&self, base_offset: u64);
-    /// Gives up the chunk that is appended to, if everything in it is written.
-    fn retire(&self);
+    /// Gives up the chunk that is appended to, if everything in it is written, and with `if_quiet` only if nothing was
+    /// appended since it was last asked so; says how long it was.
+    fn retire(&self, if_quiet: bool) -> usize;
     /// Says that a thread of the engine panicked while it worked on this partition.
     fn poison(&self, error: &Error);
 }
@@ -118,6 +132,13 @@ struct Work {
 struct Flushes {
     due: BinaryHeap<DueFlush>,
     stop: bool,
+}
+
+impl Flushes {
+    fn take_due(&mut self) -> Option<DueFlush> {
+        self.due.peek().filter(|first| first.at.passed())?;
+        self.due.pop()
+    }
 }
 
 /// Ordered so that the earliest is the greatest, as a heap wants it.
@@ -171,6 +192,56 @@ impl Lingering {
     fn is_due(&self) -> bool {
         let slack = if self.dozes.is_some() { DOZE_SLACK } else { Duration::ZERO };
         self.until.is_within(slack)
+    }
+}
+
+/// Ordered so that the earliest is the greatest, as a heap wants it.
+impl Ord for Lingering {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.until.cmp(&self.until)
+    }
+}
+
+impl PartialOrd for Lingering {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Lingering {
+    fn eq(&self, other: &Self) -> bool {
+        self.until == other.until
+    }
+}
+
+impl Eq for Lingering {}
+
+/// The partitions to be looked at later, and how many of them there are of each kind that counts.
+#[derive(Default)]
+struct Lingerers {
+    heap: BinaryHeap<Lingering>,
+    full: usize,
+    dozers: usize,
+}
+
+impl Lingerers {
+    /// When the first is to be looked at.
+    fn first(&self) -> Option<Deadline> {
+        self.heap.peek().map(|first| first.until)
+    }
+
+    fn push(&mut self, item: Lingering) {
+        self.full += usize::from(item.full);
+        self.dozers += usize::from(item.dozes.is_some());
+        self.heap.push(item);
+    }
+
+    /// The next that is due, or under `pressure` the next.
+    fn take_due(&mut self, pressure: bool) -> Option<Lingering> {
+        let first = self.heap.peek().filter(|first| pressure || first.is_due())?;
+        self.full -= usize::from(first.full);
+        self.dozers -= usize::from(first.dozes.is_some());
+        self.heap.pop()
     }
 }
 
@@ -262,7 +333,8 @@ impl Engine {
     }
 
     fn write_loop(&self) {
-        let mut lingering: Vec<Lingering> = Vec::new();
+        let mut lingering = Lingerers::default();
+        let mut sweep = Deadline::after(SWEEP);
         let mut batch: Vec<Lingering> = Vec::new();
         loop {
             let pressure = {
@@ -271,7 +343,7 @@ impl Engine {
                     if work.stop {
                         return;
                     }
-                    let due = lingering.iter().map(|l| l.until).min();
+                    let due = lingering.first();
                     if std::mem::take(&mut work.populate) {
                         drop(work);
                         self.pool.populate();
@@ -292,8 +364,7 @@ impl Engine {
                 std::mem::take(&mut work.pressure)
             };
             let fresh = batch.len();
-            batch.extend(lingering.extract_if(.., |l| pressure || l.is_due()));
-            let mut dozers = lingering.iter().filter(|l| l.dozes.is_some()).count();
+            batch.extend(std::iter::from_fn(|| lingering.take_due(pressure)));
             for (i, mut item) in batch.drain(..).enumerate() {
                 let whole = pressure || i >= fresh;
                 match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
@@ -305,8 +376,7 @@ impl Engine {
                     }
                     Some(Stand::Written { moved, linger }) => {
                         let rests = item.dozes.filter(|_| !moved).unwrap_or_else(|| Deadline::after(DOZE));
-                        if linger >= DOZE_LOOK_MIN && dozers < DOZERS && !rests.passed() {
-                            dozers += 1;
+                        if linger >= DOZE_LOOK_MIN && lingering.dozers < DOZERS && !rests.passed() {
                             let (until, dozes) = (Deadline::after(linger), Some(rests));
                             lingering.push(Lingering { until, dozes, ..Lingering::new(item.duty) });
                         } else {
@@ -323,12 +393,16 @@ impl Engine {
                 }
             }
             // A partition may be gone, with its topic, before the disk had room for it.
-            if !lingering.iter().any(|l| l.full) {
+            if lingering.full == 0 {
                 self.trouble_over();
             }
             if pressure {
-                self.retire_idle();
+                self.retire_idle(false);
                 self.room_made();
+            } else if sweep.passed() {
+                // Only while it is awake anyway: nobody needs the room before.
+                sweep = Deadline::after(SWEEP);
+                self.retire_idle(true);
             }
         }
     }
@@ -356,16 +430,20 @@ impl Engine {
         }
     }
 
-    fn retire_idle(&self) {
-        let holders = std::mem::take(&mut *self.holders.lock());
-        for holder in holders.iter().filter_map(Weak::upgrade) {
-            holder.retire();
+    /// Has partitions that are idle give up their chunks, until that is room enough for a while. Those that are busy go to
+    /// the end of the queue; who still finds no room asks again, and others are looked at.
+    fn retire_idle(&self, if_quiet: bool) {
+        let (mut looks, mut room) = (self.holders.lock().len().min(RETIRE_LOOKS), 0);
+        while looks > 0 && (if_quiet || room < RETIRE_ENOUGH) {
+            let Some(holder) = self.holders.lock().pop_front() else { return };
+            room += holder.upgrade().map_or(0, |holder| holder.retire(if_quiet));
+            looks -= 1;
         }
     }
 
     fn flush_loop(&self) {
         loop {
-            let duty = {
+            let mut due: Vec<Arc<dyn Duty>> = {
                 let mut flushes = self.flushes.lock();
                 loop {
                     if flushes.stop {
@@ -377,16 +455,32 @@ impl Engine {
                         Some(None) | None => self.flush_came.wait(&mut flushes),
                     }
                 }
-                flushes.due.pop().and_then(|d| d.duty.upgrade())
+                std::iter::from_fn(|| flushes.take_due()).filter_map(|due| due.duty.upgrade()).collect()
             };
-            // Who waits is told by the watermark, of success and of failure. A full disk is neither: somebody may be
-            // waiting for the disk to have room again.
-            if let Some(duty) = duty
-                && let Some(Err(e)) = self.guarded(&duty, |duty| duty.flush())
-                && e.passes()
-            {
-                self.flush_later(Arc::downgrade(&duty), RETRY_MAX);
+            if due.len() >= TOGETHER {
+                due = self.flush_together(due);
             }
+            due.into_iter().for_each(|duty| self.flush_one(&duty));
+        }
+    }
+
+    /// Flushes one partition. Who waits is told by the watermark, of success and of failure. A full disk is neither:
+    /// somebody may be waiting for the disk to have room again.
+    fn flush_one(&self, duty: &Arc<dyn Duty>) {
+        if let Some(Err(e)) = self.guarded(duty, |duty| duty.flush())
+            && e.passes()
+        {
+            self.flush_later(Arc::downgrade(duty), RETRY_MAX);
+        }
+    }
+
+    /// Flushes many partitions at once; returns those that must be flushed each by itself: where one cannot be written, it
+    /// alone is to hear of it.
+    fn flush_together(&self, due: Vec<Arc<dyn Duty>>) -> Vec<Arc<dyn Duty>> {
+        let partitions: Vec<_> = due.iter().filter_map(|duty| duty.partition()).collect();
+        match catch_unwind(AssertUnwindSafe(|| flush_all(&partitions, false))) {
+            Ok(Ok(())) => Vec::new(),
+            Ok(Err(_)) | Err(_) => due,
         }
     }
 

@@ -29,9 +29,15 @@ impl Duty for Quiet {
         Ok(())
     }
 
+    fn partition(&self) -> Option<Arc<PartitionCore>> {
+        None
+    }
+
     fn evict(&self, _: u64) {}
 
-    fn retire(&self) {}
+    fn retire(&self, _: bool) -> usize {
+        0
+    }
 
     fn poison(&self, _: &Error) {}
 }

@@ -78,9 +78,9 @@ impl Segment {
         }
     }
 
-    /// Opens a segment that was scanned, for reading.
+    /// A segment that was scanned, for reading.
     pub(crate) fn open(directory: &Arc<Directory>, folder: &Path, scan: &SegmentScan) -> Result<Arc<Self>> {
-        let file = directory.open(&folder.join(&scan.file_name), false)?;
+        let file = directory.shared(&folder.join(&scan.file_name), false, scan.file_id)?;
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, scan.end, index);
         segment.was_flushed(scan);
@@ -270,12 +270,53 @@ impl Segment {
     pub(crate) fn flush(&self) -> Result<u64> {
         let written = self.written();
         self.file.sync()?;
+        self.flush_name()?;
+        Ok(self.flushed.fetch_max(written, Ordering::AcqRel).max(written))
+    }
+
+    fn flush_name(&self) -> Result<()> {
         if !self.name_flushed.load(Ordering::Acquire) {
             self.directory.sync_dir(&self.folder)?;
+            self.directory.sync_names(&self.folder)?;
             // Only now: whoever flushes meanwhile does it twice rather than relying on it too early.
             self.name_flushed.store(true, Ordering::Release);
         }
-        Ok(self.flushed.fetch_max(written, Ordering::AcqRel).max(written))
+        Ok(())
+    }
+
+    /// The same for many segments of one directory at once.
+    pub(crate) fn flush_all(segments: &[Arc<Segment>]) -> Result<()> {
+        let Some(first) = segments.first() else { return Ok(()) };
+        let written: Vec<u64> = segments.iter().map(|segment| segment.written()).collect();
+        let files: Vec<&File> = segments.iter().map(|segment| &segment.file).collect();
+        let with_names = first.directory.flush(&files)?;
+        for (segment, written) in segments.iter().zip(written) {
+            if with_names {
+                segment.name_flushed.store(true, Ordering::Release);
+            }
+            segment.flush_name()?;
+            segment.flushed.fetch_max(written, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Flushes segments that were there when the log was opened.
+    ///
+    /// What another process wrote may have been lost before this one had anything open, and then the file system may have
+    /// told of that whoever flushed it since, but the file tells who flushes it first: each is asked by itself, though
+    /// there may be nothing left to write.
+    pub(crate) fn flush_found(segments: &[Arc<Segment>]) -> Result<()> {
+        let Some(first) = segments.first() else { return Ok(()) };
+        let files: Vec<&File> = segments.iter().map(|segment| &segment.file).collect();
+        if first.directory.write_back(&files) {
+            segments.iter().for_each(|segment| segment.name_flushed.store(true, Ordering::Release));
+        }
+        segments.iter().try_for_each(|segment| segment.flush().map(drop))
+    }
+
+    /// Keeps the segment readable although its file is about to be deleted.
+    pub(crate) fn keep_readable(&self) -> Result<()> {
+        self.file.keep_open()
     }
 
     /// Tells readers of a block whose bytes are in the file.

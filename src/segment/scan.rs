@@ -14,7 +14,7 @@ use crate::segment::format::{Boundary, HEADER, SegmentMeta, TRAILER, Trailer, pa
 use crate::segment::index::{ENTRY, Index};
 use crate::segment::verify::{Stretches, payload_is_good};
 use crate::storage::directory::Directory;
-use crate::storage::file::File;
+use crate::storage::file::{File, FileId};
 
 /// So many places of damage are told apart in one segment; what comes after is told as one.
 const MAX_DAMAGE: usize = 4_096;
@@ -52,6 +52,7 @@ pub(crate) struct SegmentScan {
     pub(crate) meta: SegmentMeta,
     pub(crate) file_name: String,
     pub(crate) file_len: u64,
+    pub(crate) file_id: FileId,
     /// It has a trailer, and (where walked) unbroken blocks, but for corruption below the floor, up to it.
     pub(crate) sealed: bool,
     /// After the last block before the first torn place. Where the last blocks below the floor are destroyed, the
@@ -208,6 +209,7 @@ pub(crate) fn scan(
         meta,
         file_name: file_name.to_owned(),
         file_len,
+        file_id: file.id()?,
         sealed: false,
         end: empty,
         complete: empty,

@@ -25,7 +25,7 @@ fn round_trip_while_written_continued_and_sealed() {
     assert_eq!(active.find(10).unwrap(), None);
     let first = fill(&mut writer, 10, 50);
     assert_eq!(offsets(&active), (10..60).collect::<Vec<_>>());
-    assert_eq!(bench.raw(10).metadata().unwrap().len(), 1 << 20, "one extent");
+    assert_eq!(bench.raw(10).metadata().unwrap().len(), 16 << 10, "one extent");
     assert_eq!((active.flushed(), active.flush().unwrap()), (0, active.written()));
     assert_eq!(bench.plan.count(Op::Sync), 1);
     drop((writer, active));

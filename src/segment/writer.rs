@@ -11,8 +11,8 @@ use crate::segment::reader::Segment;
 use crate::segment::scan::SegmentScan;
 use crate::storage::directory::Directory;
 
-/// The first extent that is reserved; each further one is twice as long.
-const FIRST_EXTENT: u64 = 1024 * 1024;
+/// The first extent that is reserved; each further one is twice as long. It is short, for most of many partitions are quiet.
+const FIRST_EXTENT: u64 = 16 * 1024;
 /// The longest extent.
 const LAST_EXTENT: u64 = 64 * 1024 * 1024;
 /// Reservations end at multiples of this.
@@ -45,7 +45,7 @@ impl SegmentWriter {
         segment_bytes: u64,
     ) -> Result<Self> {
         let path = folder.join(meta.file_name());
-        let file = directory.create(&path)?;
+        let file = directory.create_shared(&path)?;
         if let Err(e) = file.write_all_at(&meta.encode(), 0) {
             // A file without a header must not be in the way of the next attempt.
             let _ = directory.remove_file(&path);
@@ -66,7 +66,7 @@ impl SegmentWriter {
         scan: &SegmentScan,
         segment_bytes: u64,
     ) -> Result<Self> {
-        let file = directory.open(&folder.join(&scan.file_name), true)?;
+        let file = directory.shared(&folder.join(&scan.file_name), true, scan.file_id)?;
         let end = scan.end;
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, end, index);
@@ -201,11 +201,11 @@ impl SegmentWriter {
 
     /// Writes the footer and gives reserved space back; nothing is flushed. Then no block can be appended.
     ///
-    /// After [`ErrorKind::NoSpace`] it may be called again.
-    pub(crate) fn seal(&mut self) -> Result<()> {
+    /// After [`ErrorKind::NoSpace`] it may be called again. False where the footer stood there already.
+    pub(crate) fn seal(&mut self) -> Result<bool> {
         if self.sealed || self.footer_stands {
             self.sealed = true;
-            return Ok(());
+            return Ok(false);
         }
         let footer = self.segment.footer()?;
         let end = self.position + footer.len() as u64;
@@ -218,7 +218,7 @@ impl SegmentWriter {
         self.allocated = end;
         self.segment.file.write_all_at(&footer, self.position)?;
         self.sealed = true;
-        Ok(())
+        Ok(true)
     }
 
     fn illegal(&self, position: u64) -> Error {

@@ -13,22 +13,22 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::chunk::{ChunkWriter, Home, Memory};
-use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
+use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
 #[cfg(unix)]
 use crate::storage::staging::{Kind, Staging, StagingFile, unlink};
 
-/// Sizes of slots. Small ones for quiet partitions.
-const CLASSES: [usize; 3] = [GRANULE, 8 * GRANULE, 64 * GRANULE];
-/// The smallest budget: two small chunks, the reserve, and one to roll into.
-pub(crate) const MIN_BUDGET: usize = 4 * GRANULE;
+/// Sizes of slots. Small ones for quiet partitions: ten thousand of the smallest fit the default budget.
+pub(crate) const CLASSES: [usize; 4] = [GRANULE, SMALL, 8 * SMALL, 64 * SMALL];
+/// The smallest budget: two chunks that are not quite small, the reserve, and one to roll into.
+pub(crate) const MIN_BUDGET: usize = 4 * SMALL;
 /// Freed heap chunks kept warm, per class.
 const KEPT: usize = 16;
 
 /// How far ahead of a busy partition pages are made: what it fills before the engine's thread comes again.
 #[cfg(unix)]
-const AHEAD: usize = 256;
+const AHEAD: usize = (16 << 20) / GRANULE;
 
 /// What a chunk is wanted for.
 #[derive(Debug, Clone, Copy)]
@@ -117,14 +117,14 @@ impl Pool {
     }
 
     fn new(budget_bytes: usize, incarnation: u64) -> Result<Pool> {
-        let budget = budget_bytes / GRANULE * GRANULE;
+        let budget = budget_bytes / SMALL * SMALL;
         if budget < MIN_BUDGET || u32::try_from(budget / GRANULE).is_err() || budget > usize::MAX / 4 {
             let message = format!("a memory budget of {budget_bytes} bytes; the least is {MIN_BUDGET}");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         Ok(Pool {
             budget,
-            reserve: (budget / 16 / GRANULE * GRANULE).max(GRANULE),
+            reserve: (budget / 16 / SMALL * SMALL).max(SMALL),
             incarnation,
             keeps_files: AtomicBool::new(false),
             #[cfg(unix)]
@@ -193,8 +193,9 @@ impl Pool {
             Some(smallest) => {
                 let hinted =
                     classes.iter().position(|&class| class >= want.class_hint).unwrap_or(classes.len() - 1);
-                // What was hinted at first, then smaller ones.
-                self.slot(&classes[smallest..=hinted.max(smallest)], want.internal)?
+                // What was hinted at first, then smaller ones; but who is busy is not served with crumbs.
+                let least = smallest.max(hinted.saturating_sub(2));
+                self.slot(&classes[least..=hinted.max(least)], want.internal)?
             }
         };
         Ok(memory.map(|memory| self.begin(memory, want)))
@@ -278,7 +279,7 @@ impl Pool {
         let left = 2 * self.budget - state.capacity.min(2 * self.budget);
         let fits = |&&size: &&usize| size <= left && self.within(&state, size, internal);
         let Some(&size) = classes.iter().rev().find(fits) else { return Ok(None) };
-        let largest = self.classes().last().copied().unwrap_or(GRANULE);
+        let largest = self.classes().last().copied().unwrap_or(SMALL);
         let file_size = size.max(largest.min(left));
         self.create(staging, state, (size, internal), file_size, Kind::Further).map(Some)
     }
@@ -513,21 +514,39 @@ mod tests {
             let size = |len, hint| pool.take(&want(len, hint)).unwrap().map(|w| w.chunk().capacity());
             assert_eq!(size(100, 0), Some(GRANULE));
             assert_eq!(size(100, GRANULE), Some(GRANULE));
-            assert_eq!(size(100, GRANULE + 1), Some(8 * GRANULE));
-            assert_eq!(size(100, usize::MAX), Some(64 * GRANULE));
+            assert_eq!(size(100, GRANULE + 1), Some(SMALL));
+            assert_eq!(size(100, SMALL + 1), Some(8 * SMALL));
+            assert_eq!(size(100, usize::MAX), Some(64 * SMALL));
             assert_eq!(size(GRANULE - HEADER, 0), Some(GRANULE));
-            assert_eq!(size(GRANULE - HEADER + 8, 0), Some(8 * GRANULE));
+            assert_eq!(size(GRANULE - HEADER + 8, 0), Some(SMALL));
+            assert_eq!(size(SMALL - HEADER + 8, 0), Some(8 * SMALL));
             assert_eq!(pool.used_bytes(), 0);
             // 15 MiB are for everybody: three large chunks, then six of 512 KiB.
             let mut held: Vec<_> =
                 std::iter::from_fn(|| pool.take(&want(GRANULE, usize::MAX)).unwrap()).collect();
-            let sizes: Vec<_> = held.iter().map(|w| w.chunk().capacity() / GRANULE).collect();
+            let sizes: Vec<_> = held.iter().map(|w| w.chunk().capacity() / SMALL).collect();
             assert_eq!(sizes, [64, 64, 64, 8, 8, 8, 8, 8, 8]);
             assert!(pool.take(&want(100, usize::MAX)).unwrap().is_none(), "the rest is reserved");
             let internal = pool.take(&Want { internal: true, ..want(100, GRANULE) }).unwrap();
             assert!(internal.is_some());
             held.pop();
-            assert_eq!(size(100, usize::MAX), Some(8 * GRANULE));
+            let crumb = pool.take(&want(100, 0)).unwrap().unwrap();
+            assert_eq!(crumb.chunk().capacity(), GRANULE);
+            assert_eq!(size(100, usize::MAX), Some(SMALL));
+        });
+    }
+
+    /// With slots of 64 KiB for each, a thousand quiet partitions had used up the default budget.
+    #[test]
+    fn ten_thousand_quiet_partitions_leave_room_for_a_busy_one() {
+        both(64 << 20, |pool| {
+            let busy = pool.take(&want(100, usize::MAX)).unwrap();
+            let quiet: Vec<_> = (0..10_000).map(|_| pool.take(&want(100, 0)).unwrap().unwrap()).collect();
+            // Those do not stand in the way of another four, each of them whole.
+            let more: Vec<_> = (0..4).map(|_| pool.take(&want(100, usize::MAX)).unwrap().unwrap()).collect();
+            assert!(more.iter().all(|w| w.chunk().capacity() == 64 * SMALL));
+            drop((busy, quiet, more));
+            assert_eq!(pool.used_bytes(), 0);
         });
     }
 
@@ -539,10 +558,10 @@ mod tests {
             let held: Vec<_> = std::iter::from_fn(|| pool.take(&want(100, usize::MAX)).unwrap()).collect();
             assert_eq!(held.len(), 3);
             drop(held);
-            // Larger than the only class: made to measure.
-            let own = pool.take(&want(GRANULE, 0)).unwrap().unwrap();
-            assert_eq!(own.chunk().capacity(), 2 * GRANULE);
-            assert!(pool.take(&want(GRANULE, 0)).unwrap().is_none());
+            // Larger than the largest class: made to measure.
+            let own = pool.take(&want(SMALL, 0)).unwrap().unwrap();
+            assert_eq!(own.chunk().capacity(), SMALL + GRANULE);
+            assert!(pool.take(&want(2 * SMALL, 0)).unwrap().is_none());
             drop(own);
             assert!(pool.take(&want(pool.max_append(), 0)).unwrap().is_some());
             let never = pool.take(&want(pool.max_append() + 8, 0));
@@ -564,7 +583,7 @@ mod tests {
             assert_eq!(pool.pinned_bytes(), pool.used_bytes());
             let second = fill();
             let live: usize = second.iter().map(|c| c.capacity()).sum();
-            assert!(live >= BUDGET - pool.reserve - GRANULE, "{live}");
+            assert!(live >= BUDGET - pool.reserve - SMALL, "{live}");
             second.iter().for_each(|chunk| chunk.mark_evicted());
             let third = fill();
             assert!(
@@ -605,9 +624,9 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| pool.take(&want(100, usize::MAX)).unwrap()).collect();
         held.iter().for_each(|w| w.chunk().mark_evicted());
         let rest = [(); 2].map(|()| pool.take(&want(100, usize::MAX)).unwrap().unwrap());
-        assert!(rest.iter().all(|w| w.chunk().capacity() == 8 * GRANULE));
+        assert!(rest.iter().all(|w| w.chunk().capacity() == 8 * SMALL));
         let further = pool.take(&want(100, usize::MAX)).unwrap().unwrap();
-        assert_eq!(further.chunk().capacity(), 64 * GRANULE);
+        assert_eq!(further.chunk().capacity(), 64 * SMALL);
         drop(rest);
         assert_eq!(files(folder.path()), [name(0), name(2)]);
         drop(held);
@@ -625,7 +644,7 @@ mod tests {
     #[test]
     fn a_disk_too_small_is_no_space_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let e = Pool::mapped(folder.path(), 1, 1, 1 << 46).err().unwrap();
+        let e = Pool::mapped(folder.path(), 1, 1, 1 << 43).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::NoSpace, "{e}");
         assert!(files(folder.path()).is_empty());
     }

@@ -60,7 +60,7 @@ use crate::bytes::u64_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, mix};
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
-use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
+use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
 
 /// Bytes with one owner, 8-aligned and initialised: what a chunk is made of.
 pub(crate) struct Memory {
@@ -180,19 +180,66 @@ impl Drop for Memory {
 /// A staging file that is mapped and handed out by granules.
 ///
 /// ```text
-///   0         4096            4096 + 64 KiB      4096 + 128 KiB
-///   ├──────────┼─────────────────┼──────────────────┼╌╌╌
-///   │ head     │ granule 0       │ granule 1        │
-///   └──────────┴─────────────────┴──────────────────┴╌╌╌
+///   0         4096        8192        12288
+///   ├──────────┼───────────┼───────────┼╌╌╌
+///   │ head     │ granule 0 │ granule 1 │
+///   └──────────┴───────────┴───────────┴╌╌╌
 /// ```
 #[cfg(unix)]
 pub(crate) struct Mapping {
     raw: MmapRaw,
     key: u64,
-    /// For each granule, whether a `Memory` owns it.
-    taken: Mutex<Vec<bool>>,
+    granules: Mutex<Granules>,
     /// No granule from here on has been populated.
     warm: AtomicUsize,
+}
+
+/// Who owns what of a mapping.
+#[cfg(unix)]
+struct Granules {
+    /// For each granule, whether a `Memory` owns it.
+    taken: Vec<bool>,
+    /// All below this are taken, and all from `high` on.
+    low: usize,
+    high: usize,
+    /// Where the highest of the slots ended that were handed out from the beginning.
+    reached: usize,
+}
+
+#[cfg(unix)]
+impl Granules {
+    fn new(count: usize) -> Self {
+        Granules { taken: vec![false; count], low: 0, high: count, reached: 0 }
+    }
+
+    /// Finds `count` neighbours that are free and aligned to their own number, and takes them.
+    fn take(&mut self, count: usize) -> Option<usize> {
+        let last = self.taken.len().checked_sub(count).filter(|_| count > 0)?;
+        let free = |first: &usize| self.taken[*first..*first + count].iter().all(|taken| !taken);
+        let first = if count * GRANULE <= SMALL {
+            (0..self.high / count).rev().map(|n| n * count).find(free)?
+        } else {
+            (self.low.next_multiple_of(count)..=last).step_by(count).find(free)?
+        };
+        self.taken[first..first + count].fill(true);
+        let end = first + count;
+        if self.high == end {
+            self.high = first;
+        }
+        if self.low == first {
+            self.low = end;
+        }
+        if count * GRANULE > SMALL {
+            self.reached = self.reached.max(end);
+        }
+        Some(first)
+    }
+
+    fn release(&mut self, first: usize, count: usize) {
+        self.taken[first..first + count].fill(false);
+        self.low = self.low.min(first);
+        self.high = self.high.max(first + count);
+    }
 }
 
 #[cfg(unix)]
@@ -225,7 +272,7 @@ impl Mapping {
                 Arc::new(Mapping {
                     raw,
                     key,
-                    taken: Mutex::new(vec![false; granules]),
+                    granules: Mutex::new(Granules::new(granules)),
                     warm: AtomicUsize::new(0),
                 })
             })
@@ -237,6 +284,11 @@ impl Mapping {
     }
 
     fn fill(file: &File, head: &[u8], len: usize, flush: bool) -> std::io::Result<()> {
+        // A file system gives what it has before it says that it has not enough: meanwhile nobody else has any.
+        let has = rustix::fs::fstatvfs(file)?;
+        if has.f_blocks > 0 && len as u64 / has.f_frsize.max(1) > has.f_bfree {
+            return Err(Errno::NOSPC.into());
+        }
         let result = loop {
             match fallocate(file, FallocateFlags::empty(), 0, len as u64) {
                 Err(Errno::INTR) => {}
@@ -247,7 +299,7 @@ impl Mapping {
             Ok(()) => {}
             // Not every file system can: zeros allocate as well, only slower.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                let zeros = vec![0; GRANULE];
+                let zeros = vec![0; SMALL];
                 let mut at = 0;
                 while at < len {
                     let n = zeros.len().min(len - at);
@@ -273,16 +325,10 @@ impl Mapping {
         Mapping::HEAD + index * GRANULE
     }
 
-    /// Hands out `granules` neighbours, the first that are free and aligned to their own number. Lowest first,
-    /// since those were used before and are warm.
+    /// Hands out `granules` neighbours, aligned to their own number: those were used before and are warm that are nearest
+    /// to the end of the file that they are handed out from.
     pub(crate) fn take(self: &Arc<Self>, granules: usize) -> Option<Memory> {
-        let mut taken = self.taken.lock();
-        if granules == 0 || granules > taken.len() {
-            return None;
-        }
-        let last = taken.len() - granules;
-        let first = (0..=last).step_by(granules).find(|&f| taken[f..f + granules].iter().all(|t| !t))?;
-        taken[first..first + granules].fill(true);
+        let first = self.granules.lock().take(granules)?;
         // SAFETY: `first + granules` is within the bitmap and so within the mapping, whose length is
         // `position(bitmap's length)`; the pointer stays in the same mapping.
         let base = unsafe { self.raw.as_mut_ptr().add(Mapping::position(first)) };
@@ -292,12 +338,12 @@ impl Mapping {
         NonNull::new(base).map(|base| Memory { base, len: granules * GRANULE, backing })
     }
 
-    /// Gets pages for the `ahead` granules behind the last that is owned, many in one system call, where an
+    /// Gets pages for `ahead` granules behind the last that a busy partition had, many in one system call, where an
     /// appender would pay for them one fault at a time. What the pages hold stays as it is.
     pub(crate) fn populate(&self, ahead: usize) {
         let (last, all) = {
-            let taken = self.taken.lock();
-            (taken.iter().rposition(|taken| *taken).map_or(0, |last| last + 1), taken.len())
+            let granules = self.granules.lock();
+            (granules.reached, granules.taken.len())
         };
         let to = all.min(last + ahead);
         let from = self.warm.fetch_max(to, Ordering::Relaxed).max(last);
@@ -315,22 +361,22 @@ impl Mapping {
 
     /// Whether there are granules that nobody has used or populated yet.
     pub(crate) fn is_cold(&self) -> bool {
-        self.warm.load(Ordering::Relaxed) < self.taken.lock().len()
+        self.warm.load(Ordering::Relaxed) < self.granules.lock().taken.len()
     }
 
     /// Called by the `Memory` that owns them, as its last act.
     fn release(&self, first: usize, granules: usize) {
-        self.taken.lock()[first..first + granules].fill(false);
+        self.granules.lock().release(first, granules);
     }
 
     /// Whether nobody owns a granule.
     pub(crate) fn is_idle(&self) -> bool {
-        self.taken.lock().iter().all(|taken| !taken)
+        self.granules.lock().taken.iter().all(|taken| !taken)
     }
 
     /// Bytes that can be handed out.
     pub(crate) fn capacity(&self) -> usize {
-        self.taken.lock().len() * GRANULE
+        self.granules.lock().taken.len() * GRANULE
     }
 }
 

@@ -178,20 +178,33 @@ fn a_slot_header_proves_itself_and_its_place() {
 fn a_mapping_hands_out_each_granule_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m");
-    let mapping = Mapping::create(&path, b"head", 17, 0, true).unwrap();
+    const SIXTY_FOUR: usize = SMALL / GRANULE * 4;
+    let mapping = Mapping::create(&path, b"head", 2 * SIXTY_FOUR + 1, 0, true).unwrap();
     assert!(Mapping::create(&path, b"head", 1, 0, false).is_err(), "exists");
-    assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, Mapping::HEAD + 17 * GRANULE);
+    let len = Mapping::HEAD + (2 * SIXTY_FOUR + 1) * GRANULE;
+    assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, len);
+    let place = |memory: Option<Memory>| memory.map(|memory| memory.place().1);
+    // Small ones from the end, large ones from the beginning.
     let small = mapping.take(1).unwrap();
-    let big = mapping.take(8).unwrap();
-    assert_eq!((small.place().1, big.place().1), (Mapping::HEAD, Mapping::position(8)));
-    assert!(mapping.take(8).is_none(), "the rest is not aligned");
-    assert!(mapping.take(0).is_none() && mapping.take(18).is_none());
+    let medium = mapping.take(16).unwrap();
+    let big = mapping.take(SIXTY_FOUR).unwrap();
+    assert_eq!(small.place().1, Mapping::position(2 * SIXTY_FOUR));
+    assert_eq!(medium.place().1, Mapping::position(2 * SIXTY_FOUR - 16));
+    assert_eq!(big.place().1, Mapping::HEAD);
+    assert!(mapping.take(SIXTY_FOUR).is_none(), "the rest is not aligned");
+    assert!(mapping.take(0).is_none() && mapping.take(2 * SIXTY_FOUR + 2).is_none());
     let rest: Vec<_> = std::iter::from_fn(|| mapping.take(1)).collect();
-    assert_eq!(rest.len(), 8);
+    assert_eq!(rest.len(), SIXTY_FOUR - 16);
+    assert!(mapping.take(1).is_none() && mapping.take(16).is_none());
+    // What was given back is found again, wherever it was.
+    drop(big);
+    assert_eq!(place(mapping.take(SIXTY_FOUR)), Some(Mapping::HEAD));
+    drop(medium);
+    assert_eq!(place(mapping.take(16)), Some(Mapping::position(2 * SIXTY_FOUR - 16)));
     drop(small);
     assert!(!mapping.is_idle());
-    assert_eq!(mapping.take(1).unwrap().place().1, Mapping::HEAD);
-    drop((rest, big));
+    assert_eq!(place(mapping.take(1)), Some(Mapping::position(2 * SIXTY_FOUR)));
+    drop(rest);
     assert!(mapping.is_idle());
-    assert_eq!(mapping.capacity(), 17 * GRANULE);
+    assert_eq!(mapping.capacity(), len - Mapping::HEAD);
 }

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(unix)]
 use crate::storage::chunk::FlushCount;
-use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular, Place};
-use crate::storage::file::{File, Latch, as_storage};
+use crate::storage::descriptors::{Descriptors, is_out_of_descriptors};
+use crate::storage::disk::{Disk, Entry, EntryKind, Place, named};
+use crate::storage::file::{File, FileId, Latch, RawFile, Shared, as_storage};
 
 /// The file that a writer holds locked.
 const LOCK: &str = "LOCK";
@@ -21,6 +22,9 @@ pub(crate) struct Directory {
     root: PathBuf,
     disk: Arc<dyn Disk>,
     latch: Arc<Latch>,
+    descriptors: Arc<Descriptors>,
+    /// Folders that this process has made or found.
+    made: Mutex<HashSet<PathBuf>>,
     /// Folders whose own entry this process has flushed.
     flushed: Mutex<HashSet<PathBuf>>,
 }
@@ -82,13 +86,25 @@ impl Directory {
             return Err(Error::new(ErrorKind::Unsupported, message).at_path(path));
         }
         let root = std::path::absolute(path).map_err(|e| named("resolve", path, e))?;
-        Ok(Directory { root, disk, latch: Arc::default(), flushed: Mutex::default() })
+        Ok(Directory {
+            root,
+            disk,
+            latch: Arc::default(),
+            descriptors: Arc::new(Descriptors::of_process()),
+            made: Mutex::default(),
+            flushed: Mutex::default(),
+        })
     }
 
     /// The root may be a link, if its owner likes; what it leads to must be a directory.
     fn check_root(&self) -> Result<()> {
         match self.disk.list(&self.root) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let volume =
+                    self.disk.volume(&self.root).map_err(|e| named("open directory", &self.root, e))?;
+                volume.into_iter().for_each(|volume| self.descriptors.flush_together(volume));
+                Ok(())
+            }
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
                 Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&self.root))
             }
@@ -99,6 +115,19 @@ impl Directory {
     /// Where the directory is, absolute.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// For tests: another bound on how many files are open.
+    #[cfg(test)]
+    pub(crate) fn limit_descriptors(&mut self, limit: usize) {
+        let volume = self.disk.volume(&self.root).unwrap();
+        self.descriptors = Arc::new(Descriptors::new(limit));
+        volume.into_iter().for_each(|volume| self.descriptors.flush_together(volume));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// The first failure of this directory, if any.
@@ -138,23 +167,54 @@ impl Directory {
         }
     }
 
-    fn file(&self, raw: Box<dyn crate::storage::file::RawFile>, path: PathBuf) -> File {
-        File::new(raw, path, Arc::clone(&self.latch))
-    }
-
     /// Creates a file for reading and writing; the name must be free.
     pub(crate) fn create(&self, rel: &Path) -> Result<File> {
+        let (raw, path) = self.create_new(rel)?;
+        Ok(File::new(raw, path, Arc::clone(&self.latch)))
+    }
+
+    /// The same for a file that will be there for long: it is closed and opened again as descriptors are wanted.
+    pub(crate) fn create_shared(&self, rel: &Path) -> Result<File> {
+        self.descriptors.make_room(true);
+        let (raw, path) = self.create_new(rel)?;
+        let id = raw.id().map_err(|e| Error::io("look at", &path, e))?;
+        Ok(self.share(Some(raw), path, true, id))
+    }
+
+    fn create_new(&self, rel: &Path) -> Result<(Box<dyn RawFile>, PathBuf)> {
         self.latch.check()?;
         let path = self.path(rel)?;
-        let raw = self.disk.create_new(&path).map_err(|e| named("create", &path, e))?;
-        Ok(self.file(raw, path))
+        let raw = self.descriptors.spend(|| self.disk.create_new(&path));
+        Ok((raw.map_err(|e| named("create", &path, e))?, path))
+    }
+
+    /// A file that is there and was `id` when it was last looked at; it is opened when it is used.
+    pub(crate) fn shared(&self, rel: &Path, write: bool, id: FileId) -> Result<File> {
+        Ok(self.share(None, self.path(rel)?, write, id))
+    }
+
+    fn share(&self, raw: Option<Box<dyn RawFile>>, path: PathBuf, write: bool, id: FileId) -> File {
+        let (disk, descriptors) = (Arc::clone(&self.disk), Arc::clone(&self.descriptors));
+        File::shared(raw, path, Arc::clone(&self.latch), Shared { disk, descriptors, write, id })
     }
 
     /// Opens a regular file; a link, pipe or device is [`ErrorKind::ForeignFile`].
     pub(crate) fn open(&self, rel: &Path, write: bool) -> Result<File> {
         let path = self.path(rel)?;
-        let raw = self.disk.open(&path, write).map_err(|e| named("open", &path, e))?;
-        Ok(self.file(raw, path))
+        let raw = self.descriptors.spend(|| self.disk.open(&path, write));
+        Ok(File::new(raw.map_err(|e| named("open", &path, e))?, path, Arc::clone(&self.latch)))
+    }
+
+    /// Makes what was written to `files` survive a power cut; true where their names do as well then.
+    pub(crate) fn flush(&self, files: &[&File]) -> Result<bool> {
+        let handles: Vec<_> = files.iter().map(|file| Arc::clone(file.handle())).collect();
+        self.descriptors.flush(&handles)
+    }
+
+    /// What makes a flush of each of `files` short, where they are many; true where their names need none any more.
+    pub(crate) fn write_back(&self, files: &[&File]) -> bool {
+        let handles: Vec<_> = files.iter().map(|file| Arc::clone(file.handle())).collect();
+        self.descriptors.write_back(&handles)
     }
 
     pub(crate) fn exists(&self, rel: &Path) -> Result<bool> {
@@ -165,22 +225,23 @@ impl Directory {
     /// What is in a folder, by name.
     pub(crate) fn list(&self, rel: &Path) -> Result<Vec<Entry>> {
         let path = self.path(rel)?;
-        let mut entries = self.disk.list(&path).map_err(|e| named("list", &path, e))?;
+        let mut entries =
+            self.descriptors.spend(|| self.disk.list(&path)).map_err(|e| named("list", &path, e))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
-    /// Creates the folders of `rel` that are missing and makes all of them survive a power cut.
-    ///
-    /// A folder that was there is flushed too, once per process: whoever made it may have died before.
-    pub(crate) fn create_dir_all(&self, rel: &Path) -> Result<()> {
+    /// Creates the folders of `rel` that are missing; a power cut may take them until [`Directory::sync_names`].
+    pub(crate) fn make_dirs(&self, rel: &Path) -> Result<()> {
         self.latch.check()?;
         self.path(rel)?;
+        if self.made.lock().contains(rel) {
+            return Ok(());
+        }
         let mut folder = PathBuf::new();
         for name in rel.components() {
-            let parent = folder.clone();
             folder.push(name);
-            if self.flushed.lock().contains(&folder) {
+            if self.made.lock().contains(&folder) {
                 continue;
             }
             let path = self.root.join(&folder);
@@ -195,10 +256,38 @@ impl Directory {
                 }
                 Err(e) => return Err(named("create directory", &path, e)),
             }
-            self.sync_dir(&parent)?;
-            self.flushed.lock().insert(folder.clone());
+            self.made.lock().insert(folder.clone());
         }
         Ok(())
+    }
+
+    /// Makes the folders of `rel` survive a power cut.
+    ///
+    /// A folder that was there is flushed too, once per process: whoever made it may have died before.
+    pub(crate) fn sync_names(&self, rel: &Path) -> Result<()> {
+        for folder in rel.ancestors().filter(|folder| *folder != Path::new("")) {
+            if self.flushed.lock().contains(folder) {
+                continue;
+            }
+            let parent = folder.parent().unwrap_or(Path::new(""));
+            // One flush is good for all that were made in the same folder before.
+            let made: Vec<PathBuf> = {
+                let flushed = self.flushed.lock();
+                let beside = |f: &&PathBuf| f.parent() == Some(parent) && !flushed.contains(*f);
+                self.made.lock().iter().filter(beside).cloned().collect()
+            };
+            self.sync_dir(parent)?;
+            let mut flushed = self.flushed.lock();
+            flushed.extend(made);
+            flushed.insert(folder.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Creates the folders of `rel` that are missing and makes all of them survive a power cut.
+    pub(crate) fn create_dir_all(&self, rel: &Path) -> Result<()> {
+        self.make_dirs(rel)?;
+        self.sync_names(rel)
     }
 
     /// Removes a file; its absence survives a power cut after [`Directory::sync_dir`] of its folder.
@@ -222,7 +311,8 @@ impl Directory {
             }
         }
         let path = self.path(rel)?;
-        self.flushed.lock().retain(|f| !f.starts_with(rel));
+        self.made.lock().remove(rel);
+        self.flushed.lock().remove(rel);
         self.disk.remove_dir(&path).map_err(|e| named("remove directory", &path, e))
     }
 
@@ -231,6 +321,7 @@ impl Directory {
         self.latch.check()?;
         let (old, new) = (self.path(from)?, self.path(to)?);
         self.disk.rename(&old, &new).map_err(|e| named("rename", &old, e))?;
+        self.made.lock().retain(|f| !f.starts_with(from));
         self.flushed.lock().retain(|f| !f.starts_with(from));
         Ok(())
     }
@@ -242,7 +333,7 @@ impl Directory {
 
     fn sync_absolute(&self, path: &Path) -> Result<()> {
         self.latch.check()?;
-        self.disk.sync_dir(path).map_err(|e| {
+        self.descriptors.spend(|| self.disk.sync_dir(path)).map_err(|e| {
             let out_of_descriptors = is_out_of_descriptors(&e);
             let error = named("flush directory", path, e);
             // Without a descriptor nothing was flushed, and nothing was said to be: that may be tried again.
@@ -314,32 +405,6 @@ impl Directory {
             Err(e) => Err(named("lock", &path, e)),
         }
     }
-}
-
-fn is_out_of_descriptors(e: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let errno = e.raw_os_error().map(Errno::from_raw_os_error);
-        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = e;
-        false
-    }
-}
-
-/// [`Error::io`], with what a name can be besides: absent, or not ours.
-fn named(what: &str, path: &Path, source: io::Error) -> Error {
-    let kind = if source.kind() == io::ErrorKind::NotFound {
-        ErrorKind::NotFound
-    } else if source.get_ref().is_some_and(|inner| inner.is::<NotRegular>()) {
-        ErrorKind::ForeignFile
-    } else {
-        return Error::io(what, path, source);
-    };
-    Error::new(kind, format!("cannot {what}")).at_path(path).caused_by(source)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use crate::error::{Error, ErrorKind};
 use crate::storage::file::RawFile;
 
 /// What a name stands for.
@@ -60,6 +61,8 @@ pub(crate) trait Disk: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory survive a power cut.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The file system that a directory is on, where a flush of all of it tells of every failure; else `None`.
+    fn volume(&self, path: &Path) -> io::Result<Option<Box<dyn Volume>>>;
     /// Opens or creates a file and locks it until the result is dropped; `None` where another handle, in any
     /// process, has it locked.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
@@ -68,6 +71,27 @@ pub(crate) trait Disk: Send + Sync {
     /// Which file or directory is at a path; `None` where it cannot be known for certain, or where this kernel is not
     /// the only keeper of what was written there: on a network, or behind another program.
     fn place(&self, path: &Path) -> Option<Place>;
+}
+
+/// A file system that can be flushed as a whole, by who has had it open since before anything was written: so it hears of
+/// every write-back that failed meanwhile.
+pub(crate) trait Volume: Send + Sync {
+    /// Makes everything that was written and named so far survive a power cut.
+    fn sync(&self) -> io::Result<()>;
+    /// Tells it from others, as [`crate::storage::file::FileId`] does.
+    fn device(&self) -> u64;
+}
+
+/// [`Error::io`], with what a name can be besides: absent, or not ours.
+pub(crate) fn named(what: &str, path: &Path, source: io::Error) -> Error {
+    let kind = if source.kind() == io::ErrorKind::NotFound {
+        ErrorKind::NotFound
+    } else if source.get_ref().is_some_and(|inner| inner.is::<NotRegular>()) {
+        ErrorKind::ForeignFile
+    } else {
+        return Error::io(what, path, source);
+    };
+    Error::new(kind, format!("cannot {what}")).at_path(path).caused_by(source)
 }
 
 /// The operating system's file system.
@@ -159,6 +183,22 @@ mod unix {
             File::open(path)?.sync_all()
         }
 
+        #[cfg(target_os = "linux")]
+        fn volume(&self, path: &Path) -> io::Result<Option<Box<dyn Volume>>> {
+            let root = File::open(path)?;
+            let kind = rustix::fs::fstatfs(&root)?.f_type;
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            #[allow(clippy::unnecessary_cast)] // its type differs from platform to platform
+            let tells = TELLING.contains(&(kind as u32)) && tells_of_failures(&release);
+            let device = root.metadata()?.dev();
+            Ok(tells.then(|| Box::new(LinuxVolume { root, device }) as Box<dyn Volume>))
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        fn volume(&self, _: &Path) -> io::Result<Option<Box<dyn Volume>>> {
+            Ok(None)
+        }
+
         fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
             loop {
                 let mut options = OpenOptions::new();
@@ -240,6 +280,35 @@ mod unix {
         None
     }
 
+    /// File systems whose `syncfs` is known to tell: ext2 to ext4, XFS, btrfs, tmpfs. One that lies on top of another may
+    /// not hear of what fails below.
+    #[cfg(target_os = "linux")]
+    const TELLING: [u32; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+
+    /// Whether `syncfs` tells of write-backs that failed: since Linux 5.8.
+    #[cfg(target_os = "linux")]
+    pub(super) fn tells_of_failures(release: &str) -> bool {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 8)
+    }
+
+    #[cfg(target_os = "linux")]
+    struct LinuxVolume {
+        root: File,
+        device: u64,
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Volume for LinuxVolume {
+        fn sync(&self) -> io::Result<()> {
+            Ok(rustix::fs::syncfs(&self.root)?)
+        }
+
+        fn device(&self) -> u64 {
+            self.device
+        }
+    }
+
     /// A locked file. A forked child shares the lock: it must not release it for its parent, and the parent must
     /// release it, not merely close its descriptor, to be rid of it while the child lives.
     struct Held {
@@ -286,6 +355,9 @@ impl Disk for RealDisk {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn volume(&self, _: &Path) -> io::Result<Option<Box<dyn Volume>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn lock(&self, _: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -294,5 +366,17 @@ impl Disk for RealDisk {
     }
     fn place(&self, _: &Path) -> Option<Place> {
         None
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::unix::tells_of_failures;
+
+    #[test]
+    fn knows_which_kernels_tell_of_failures() {
+        let releases = ["4.19.0-27-amd64", "5.7.99", "5.8.0", "5.15", "6.18.44-fc-v657", "", "x.9"];
+        assert_eq!(releases.map(tells_of_failures), [false, false, true, true, true, false, false]);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::storage::disk::{Disk, Entry, EntryKind, Place};
-use crate::storage::file::RawFile;
+use crate::storage::disk::{Disk, Entry, EntryKind, Place, Volume};
+use crate::storage::file::{FileId, RawFile};
 
 /// What is counted, recorded and made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +25,7 @@ pub(crate) enum Op {
     Rename,
     Remove,
     SyncDir,
+    SyncAll,
     Lock,
 }
 
@@ -264,6 +265,11 @@ impl Disk for FaultDisk {
         self.plan.check(Op::SyncDir, path, 0, 0)?;
         self.inner.sync_dir(path)
     }
+    fn volume(&self, path: &Path) -> io::Result<Option<Box<dyn Volume>>> {
+        let (path, plan) = (path.to_path_buf(), Arc::clone(&self.plan));
+        let volume = self.inner.volume(&path)?;
+        Ok(volume.map(|inner| Box::new(FaultVolume { inner, path, plan }) as Box<dyn Volume>))
+    }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         self.plan.check(Op::Lock, path, 0, 0)?;
         self.inner.lock(path)
@@ -282,6 +288,22 @@ impl Disk for FaultDisk {
     #[cfg(not(unix))]
     fn place(&self, _: &Path) -> Option<Place> {
         None
+    }
+}
+
+struct FaultVolume {
+    inner: Box<dyn Volume>,
+    path: PathBuf,
+    plan: Arc<FaultPlan>,
+}
+
+impl Volume for FaultVolume {
+    fn sync(&self) -> io::Result<()> {
+        self.plan.check(Op::SyncAll, &self.path, 0, 0)?;
+        self.inner.sync()
+    }
+    fn device(&self) -> u64 {
+        self.inner.device()
     }
 }
 
@@ -332,6 +354,9 @@ impl RawFile for FaultFile {
     fn links(&self) -> io::Result<u64> {
         self.plan.check(Op::Stat, &self.path, 0, 0)?;
         self.inner.links()
+    }
+    fn id(&self) -> io::Result<FileId> {
+        self.inner.id()
     }
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         self.inner.next_data(from)

@@ -4,14 +4,22 @@
 //! and answers 0 the next time. So the first failure of a write or a flush is kept in the [`Latch`] of the
 //! directory, and every later one answers with the same error. Only a full disk is no failure: nothing was
 //! lost, and the same write may be tried again when there is space.
+//!
+//! A file may be *shared out*: then its descriptor is one of a bounded number, closed when it is wanted elsewhere and opened
+//! again when the file is used (`descriptors.rs` says why that loses no failure).
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(unix)]
 use crate::storage::chunk::FlushCount;
+use crate::storage::descriptors::Descriptors;
+use crate::storage::disk::{Disk, named};
 
 /// What a disk gives for an open file; one call each, short counts and interruptions included.
 pub(crate) trait RawFile: Send + Sync {
@@ -29,6 +37,8 @@ pub(crate) trait RawFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// How many names the file has; none means that flushing it is worth nothing.
     fn links(&self) -> io::Result<u64>;
+    /// Device and inode: whether a name still leads to the same file.
+    fn id(&self) -> io::Result<FileId>;
     /// The first position at or after `from` that may hold something but zeros; `None` where nothing follows.
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
         Ok((from < self.len()?).then_some(from))
@@ -38,6 +48,9 @@ pub(crate) trait RawFile: Send + Sync {
         self.len()
     }
 }
+
+/// What tells a file from every other that is there at the same time: device and inode.
+pub(crate) type FileId = (u64, u64);
 
 #[cfg(unix)]
 impl RawFile for std::fs::File {
@@ -84,6 +97,10 @@ impl RawFile for std::fs::File {
             }
         }
         self.metadata().map(|m| std::os::unix::fs::MetadataExt::nlink(&m))
+    }
+    fn id(&self) -> io::Result<FileId> {
+        use std::os::unix::fs::MetadataExt;
+        self.metadata().map(|m| (m.dev(), m.ino()))
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
@@ -151,41 +168,135 @@ impl Latch {
     }
 }
 
-/// An open file of a directory: whole reads and writes, failures kept.
-pub(crate) struct File {
-    raw: Box<dyn RawFile>,
+/// A file of a directory: whole reads and writes, failures kept.
+pub(crate) struct File(Arc<Handle>);
+
+/// A file, and its descriptor while it has one.
+pub(crate) struct Handle {
+    raw: RwLock<Option<Box<dyn RawFile>>>,
     path: PathBuf,
     latch: Arc<Latch>,
+    /// How it is opened again; `None` where it is never closed.
+    shared: Option<Shared>,
+    /// Whether it was used since somebody last looked for a descriptor to close.
+    used: AtomicBool,
+    /// Calls that changed the file, and how many of them a flush has covered: closed is only what is flushed.
+    changes: AtomicU64,
+    flushed: AtomicU64,
+    /// Its name goes: it could not be opened again.
+    kept: AtomicBool,
+}
+
+/// What it takes to open a file again.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) write: bool,
+    pub(crate) id: FileId,
+}
+
+/// What became of a descriptor that was to be closed.
+pub(crate) enum Closing {
+    /// It is closed, or was.
+    Closed,
+    /// It stays open for good.
+    Kept,
+    /// Somebody uses it, or has since the last look.
+    InUse,
+    /// There are bytes that must be flushed through it first.
+    Unflushed,
+}
+
+impl Handle {
+    /// Closes the descriptor if nothing can be lost by it.
+    pub(crate) fn close(&self) -> Closing {
+        if self.kept.load(Ordering::Acquire) {
+            return Closing::Kept;
+        }
+        if self.used.swap(false, Ordering::Relaxed) {
+            return Closing::InUse;
+        }
+        let Some(mut raw) = self.raw.try_write() else { return Closing::InUse };
+        // Under the lock: who keeps it open, or writes to it, has it for reading meanwhile.
+        if self.kept.load(Ordering::Acquire) {
+            return Closing::Kept;
+        }
+        if self.flushed.load(Ordering::Acquire) < self.changes.load(Ordering::Acquire) {
+            return Closing::Unflushed;
+        }
+        *raw = None;
+        Closing::Closed
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.raw.read().is_some()
+    }
 }
 
 impl std::fmt::Debug for File {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("File").field(&self.path).finish()
+        f.debug_tuple("File").field(&self.0.path).finish()
     }
 }
 
 impl File {
+    /// A file that stays open until it is dropped.
     pub(crate) fn new(raw: Box<dyn RawFile>, path: PathBuf, latch: Arc<Latch>) -> Self {
-        File { raw, path, latch }
+        File(Arc::new(Handle::new(Some(raw), path, latch, None)))
+    }
+
+    /// A file whose descriptor is shared out; without `raw`, one that is opened when it is first used.
+    pub(crate) fn shared(
+        raw: Option<Box<dyn RawFile>>,
+        path: PathBuf,
+        latch: Arc<Latch>,
+        shared: Shared,
+    ) -> Self {
+        let is_open = raw.is_some();
+        let handle = Arc::new(Handle::new(raw, path, latch, Some(shared)));
+        if let Some(shared) = handle.shared.as_ref().filter(|_| is_open) {
+            shared.descriptors.opened(&handle);
+        }
+        File(handle)
+    }
+
+    /// The same file, as `descriptors` and flushes of many know it.
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.0
     }
 
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
+    }
+
+    /// Never closes the file from now on; for one that is about to be deleted and that somebody still reads.
+    pub(crate) fn keep_open(&self) -> Result<()> {
+        self.0.kept.store(true, Ordering::Release);
+        self.0.with(|_| Ok(())).map(drop)
+    }
+
+    /// Device and inode.
+    pub(crate) fn id(&self) -> Result<FileId> {
+        self.0.with(|raw| raw.id())?.map_err(|e| Error::io("look at", self.path(), e))
     }
 
     /// Fills `buf` from `at` on as far as the file goes, and returns how much that was.
     pub(crate) fn read_at_most(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         let mut done = 0;
-        while done < buf.len() {
-            match self.raw.read_at(&mut buf[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("read", &self.path, e).at_position(at + done as u64)),
+        let read = self.0.with(|raw| {
+            while done < buf.len() {
+                match raw.read_at(&mut buf[done..], at + done as u64) {
+                    Ok(0) => break,
+                    Ok(n) => done += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
             }
-        }
-        Ok(done)
+            Ok(())
+        })?;
+        read.map(|()| done).map_err(|e| Error::io("read", self.path(), e).at_position(at + done as u64))
     }
 
     /// Fills all of `buf` from `at` on; a file that ends before is corrupt.
@@ -194,7 +305,7 @@ impl File {
             return Ok(());
         }
         let message = format!("file ends inside the {} bytes that should be here", buf.len());
-        Err(Error::new(ErrorKind::CorruptRecord, message).at_path(&self.path).at_position(at))
+        Err(Error::new(ErrorKind::CorruptRecord, message).at_path(self.path()).at_position(at))
     }
 
     /// Writes all of `bytes` at `at`.
@@ -202,72 +313,185 @@ impl File {
     /// After [`ErrorKind::NoSpace`] a part may stand there, and the same call may be made again; any other
     /// error latches the directory.
     pub(crate) fn write_all_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.latch.check()?;
-        let mut done = 0;
-        while done < bytes.len() {
-            match self.raw.write_at(&bytes[done..], at + done as u64) {
-                Ok(0) => return Err(self.failed("write", io::ErrorKind::WriteZero.into())),
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.failed("write", e)),
+        self.0.change("write", |raw| {
+            let mut done = 0;
+            while done < bytes.len() {
+                match raw.write_at(&bytes[done..], at + done as u64) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(n) => done += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Flushes data and size; says yes only if the file still has a name, and never after a failure.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.latch.check()?;
-        // A full disk is a failure here: what did not reach it was written long ago, and is gone.
-        self.latch.counted(|| self.raw.sync_data()).map_err(|e| self.broken("flush", e))?;
-        match self.raw.links() {
-            Ok(0) => {
-                let message = "file was deleted while open: what was flushed to it cannot be found again";
-                Err(self.latch.fail(Error::new(ErrorKind::Storage, message).at_path(&self.path)))
-            }
-            Ok(_) => Ok(()),
-            Err(e) => Err(self.broken("look at", e)),
-        }
+        self.0.sync()
     }
 
     /// Reserves `len` bytes from `from` on; see [`RawFile::allocate`]. May leave a part behind when it fails.
     pub(crate) fn allocate(&self, from: u64, len: u64) -> Result<()> {
-        self.latch.check()?;
-        self.raw.allocate(from, len).map_err(|e| self.failed("allocate", e))
+        self.0.change("allocate", |raw| raw.allocate(from, len))
     }
 
     /// Cuts or extends the file.
     pub(crate) fn set_len(&self, len: u64) -> Result<()> {
-        self.latch.check()?;
-        self.raw.set_len(len).map_err(|e| self.failed("set the length of", e))
+        self.0.change("set the length of", |raw| raw.set_len(len))
     }
 
     /// The size, as the file system tells it: good as a bound, never as a reason to allocate.
     pub(crate) fn len(&self) -> Result<u64> {
-        self.raw.len().map_err(|e| Error::io("look at", &self.path, e))
+        self.0.with(|raw| raw.len())?.map_err(|e| Error::io("look at", self.path(), e))
     }
 
     /// The first position at or after `from` that may hold something but zeros.
     pub(crate) fn next_data(&self, from: u64) -> Result<Option<u64>> {
-        self.raw.next_data(from).map_err(|e| Error::io("look for data in", &self.path, e))
+        self.0.with(|raw| raw.next_data(from))?.map_err(|e| Error::io("look for data in", self.path(), e))
     }
 
     /// A position behind which there are only zeros.
     pub(crate) fn data_end(&self) -> Result<u64> {
-        self.raw.data_end().map_err(|e| Error::io("look for data in", &self.path, e))
+        self.0.with(|raw| raw.data_end())?.map_err(|e| Error::io("look for data in", self.path(), e))
+    }
+}
+
+impl Handle {
+    fn new(raw: Option<Box<dyn RawFile>>, path: PathBuf, latch: Arc<Latch>, shared: Option<Shared>) -> Self {
+        Handle {
+            raw: RwLock::new(raw),
+            path,
+            latch,
+            shared,
+            used: AtomicBool::new(true),
+            changes: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
+        }
     }
 
-    /// A full disk passes; anything else is kept.
-    fn failed(&self, what: &str, source: io::Error) -> Error {
-        let error = Error::io(what, &self.path, source);
-        if error.kind() == ErrorKind::NoSpace { error } else { self.latch.fail(as_storage(what, error)) }
+    /// Does something with the open file; the outer error is that it could not be opened again.
+    fn with<T>(self: &Arc<Self>, what: impl FnOnce(&dyn RawFile) -> io::Result<T>) -> Result<io::Result<T>> {
+        {
+            let raw = self.raw.read();
+            if let Some(raw) = &*raw {
+                self.used.store(true, Ordering::Relaxed);
+                return Ok(what(&**raw));
+            }
+        }
+        let Some(shared) = &self.shared else {
+            return Err(Error::new(ErrorKind::Internal, "the file is closed").at_path(&self.path));
+        };
+        shared.descriptors.make_room(shared.write);
+        let mut raw = self.raw.write();
+        let was_closed = raw.is_none();
+        if was_closed {
+            *raw = Some(self.open_again(shared)?);
+        }
+        self.used.store(true, Ordering::Relaxed);
+        let raw = RwLockWriteGuard::downgrade(raw);
+        if was_closed {
+            shared.descriptors.opened(self);
+        }
+        match &*raw {
+            Some(raw) => Ok(what(&**raw)),
+            None => Err(Error::new(ErrorKind::Internal, "the file is closed").at_path(&self.path)),
+        }
+    }
+
+    fn open_again(&self, shared: &Shared) -> Result<Box<dyn RawFile>> {
+        let opened = shared.descriptors.spend(|| shared.disk.open(&self.path, shared.write));
+        let raw = opened.map_err(|e| named("open", &self.path, e))?;
+        if raw.id().map_err(|e| Error::io("look at", &self.path, e))? == shared.id {
+            return Ok(raw);
+        }
+        let message = "another file stands in the place of the one that was here";
+        Err(Error::new(ErrorKind::Storage, message).at_path(&self.path))
+    }
+
+    /// Changes the file. A full disk passes, and so does a want of descriptors; anything else is kept.
+    fn change(self: &Arc<Self>, what: &str, how: impl FnOnce(&dyn RawFile) -> io::Result<()>) -> Result<()> {
+        self.latch.check()?;
+        let changed = self.with(|raw| {
+            let changed = how(raw);
+            // Afterwards, so that no flush that began before counts for it; and before the file can be closed.
+            self.changes.fetch_add(1, Ordering::AcqRel);
+            Ok(changed)
+        });
+        changed.and_then(|done| done.unwrap_or_else(Err).map_err(|e| Error::io(what, &self.path, e))).map_err(
+            |e| {
+                let passes =
+                    matches!(e.kind(), ErrorKind::NoSpace | ErrorKind::NoMemory) || e.is_out_of_descriptors();
+                if passes { e } else { self.latch.fail(as_storage(what, e)) }
+            },
+        )
+    }
+
+    /// See [`File::sync`].
+    pub(crate) fn sync(self: &Arc<Self>) -> Result<()> {
+        self.latch.check()?;
+        let covers = self.changes();
+        let flushed = self.with(|raw| {
+            self.latch.counted(|| raw.sync_data())?;
+            Ok(raw.links())
+        });
+        match flushed {
+            // Without a descriptor nothing was flushed, and nothing was said to be: that may be tried again.
+            Err(e) if e.is_out_of_descriptors() => Err(e),
+            Err(e) => Err(self.latch.fail(as_storage("flush", e))),
+            // A full disk is a failure here: what did not reach it was written long ago, and is gone.
+            Ok(Err(e)) => Err(self.broken("flush", e)),
+            Ok(Ok(links)) => self.flushed(covers, links),
+        }
+    }
+
+    /// Runs a flush that this file is among, counted as its own is.
+    pub(crate) fn counted(&self, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.latch.counted(flush)
+    }
+
+    /// How many changes there were: what a flush that begins now covers.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Takes over that the whole file system was flushed, after `covers` changes.
+    pub(crate) fn was_flushed(&self, covers: u64) -> Result<()> {
+        let links = self.raw.read().as_ref().map(|raw| raw.links());
+        // What is closed was flushed before, and had a name then.
+        links.map_or(Ok(()), |links| self.flushed(covers, links))
+    }
+
+    fn flushed(&self, covers: u64, links: io::Result<u64>) -> Result<()> {
+        match links {
+            Ok(0) => {
+                let message = "file was deleted while open: what was flushed to it cannot be found again";
+                Err(self.latch.fail(Error::new(ErrorKind::Storage, message).at_path(&self.path)))
+            }
+            Ok(_) => {
+                self.flushed.fetch_max(covers, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(e) => Err(self.broken("look at", e)),
+        }
+    }
+
+    /// The first failure of the directory, if there was one.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.latch.check()
+    }
+
+    /// The device that the file is on, as far as it is known.
+    pub(crate) fn device(&self) -> Option<u64> {
+        self.shared.as_ref().map(|shared| shared.id.0)
     }
 
     fn broken(&self, what: &str, source: io::Error) -> Error {
         self.latch.fail(as_storage(what, Error::io(what, &self.path, source)))
     }
 }
-
 /// `error` as a failure of the storage, whatever its kind was: a file that was writable and is not any more
 /// (the kernel remounts a dying disk read-only) has failed.
 pub(crate) fn as_storage(what: &str, error: Error) -> Error {

@@ -2,6 +2,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod chunk;
+pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod disk;
 #[cfg(test)]

@@ -7,8 +7,11 @@ use crate::frame::mix;
 pub(crate) const HEADER: usize = 128;
 /// Bytes of the header that recovery reads; the rest is for readers in other processes.
 pub(crate) const RECOVERY_HEADER: usize = 64;
-/// What slots are multiples of.
-pub(crate) const GRANULE: usize = 64 * 1024;
+/// What slots are multiples of: a page, so that a slot of a quiet partition costs one.
+pub(crate) const GRANULE: usize = 4 * 1024;
+/// Slots up to this long are handed out from the end of a file, and longer ones from its beginning, so that the few
+/// bytes of quiet partitions do not break up the room of busy ones.
+pub(crate) const SMALL: usize = 64 * 1024;
 /// No chunk is larger: positions fit 32 bits with room to spare, and a damaged length cannot ask for more.
 pub(crate) const MAX_LEN: usize = 1 << 30;
 /// "TLC1".

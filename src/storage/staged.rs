@@ -32,27 +32,33 @@ pub(crate) struct StagedChunk {
     pub(crate) salt: u64,
     /// As the header says; the file may be shorter.
     pub(crate) len: usize,
-    path: Arc<PathBuf>,
+    source: Arc<Source>,
     position: u64,
 }
 
-impl StagedChunk {
-    /// Reads the slot into `into`, whose memory is reused: shorter than [`StagedChunk::len`] where the file ends early.
+/// A staging file that slots are read from: opened once for all of them.
+#[derive(Debug)]
+struct Source {
     #[cfg(unix)]
-    pub(crate) fn read(&self, into: &mut Vec<u8>) -> Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        into.clear();
-        let mut file = open(&self.path)?;
-        file.seek(SeekFrom::Start(self.position))
-            .and_then(|_| file.take(self.len as u64).read_to_end(into))
-            .map_err(|e| Error::io("read the staging file", &self.path, e).at_position(self.position))?;
-        Ok(())
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl StagedChunk {
+    /// Reads the slot into `memory`, which may be used again: less than [`StagedChunk::len`] where the file ends early.
+    #[cfg(unix)]
+    pub(crate) fn read<'a>(&self, memory: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        if memory.len() < self.len {
+            memory.resize(self.len, 0);
+        }
+        let got = read_at(&self.source.file, &self.source.path, &mut memory[..self.len], self.position)?;
+        Ok(&memory[..got])
     }
 
     /// Reads the slot.
     #[cfg(not(unix))]
-    pub(crate) fn read(&self, _: &mut Vec<u8>) -> Result<()> {
-        Err(unsupported(&self.path))
+    pub(crate) fn read<'a>(&self, _: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        Err(unsupported(&self.source.path))
     }
 
     /// The frames in `bytes`, which [`StagedChunk::read`] read.
@@ -132,13 +138,12 @@ pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Vec<StagedChunk>>
 
 #[cfg(unix)]
 fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) -> Result<()> {
-    let file = open(&path)?;
-    let path = Arc::new(path);
+    let source = Arc::new(Source { file: open(&path)?, path });
     // As many as the header, which proved itself, says, and no more than the file has.
     for granule in 0..header.granules as usize {
         let position = Mapping::position(granule);
         let mut bytes = [0; HEADER];
-        if read_at(&file, &path, &mut bytes, position as u64)? < HEADER {
+        if read_at(&source.file, &source.path, &mut bytes, position as u64)? < HEADER {
             break;
         }
         let Some(slot) = SlotHeader::parse(&bytes, header.key, position) else { continue };
@@ -154,7 +159,7 @@ fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) 
             base_offset: slot.base_offset,
             salt: slot.salt,
             len,
-            path: Arc::clone(&path),
+            source: Arc::clone(&source),
             position: position as u64,
         });
     }
@@ -166,6 +171,8 @@ mod tests {
     use super::*;
     use crate::record::Record;
     use crate::storage::arena::{MIN_BUDGET, Pool, Want};
+    #[cfg(unix)]
+    use crate::storage::slot::SMALL;
     #[cfg(unix)]
     use crate::storage::staging::FILE_HEADER;
 
@@ -185,9 +192,9 @@ mod tests {
 
     #[cfg(unix)]
     fn values(chunk: &StagedChunk) -> Vec<(u64, Vec<u8>)> {
-        let mut bytes = Vec::new();
-        chunk.read(&mut bytes).unwrap();
-        chunk.frames(&bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
+        let mut memory = Vec::new();
+        let bytes = chunk.read(&mut memory).unwrap();
+        chunk.frames(bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
     }
 
     #[cfg(unix)]
@@ -243,12 +250,13 @@ mod tests {
             writer.publish();
         }
         drop(small);
-        let mut big = pool.take(&Want { topic_id: 8, ..want(100, 8 * GRANULE) }).unwrap().unwrap();
-        let value = vec![7; 7 * GRANULE + 4000];
+        // They end where this one ends: it has 16 granules.
+        let mut big = pool.take(&Want { topic_id: 8, ..want(100, SMALL) }).unwrap().unwrap();
+        let value = vec![7; 15 * GRANULE + 3000];
         assert!(big.append(&Record::new(&value), 200));
         big.publish();
         let found = recover(folder.path(), 9, 4).unwrap();
-        assert_eq!(found.len(), 1, "the frame lies over the seven others");
+        assert_eq!(found.len(), 1, "the frame lies over the eight others");
         assert_eq!(values(&found[0]), [(200, value)]);
     }
 
@@ -268,7 +276,9 @@ mod tests {
         assert_eq!(whole.len(), 20);
         let copy = tempfile::tempdir().unwrap();
         let path = copy.path().join(file_name(9, 0));
-        let used = Mapping::HEAD + HEADER + 20 * 56 + 16;
+        // The last granule of the file.
+        let slot = Mapping::position(MIN_BUDGET / GRANULE - 1);
+        let used = slot + HEADER + 20 * 56 + 16;
         let seen = |bytes: &[u8], what: &str| {
             std::fs::write(&path, bytes).unwrap();
             match recover(copy.path(), 9, 4) {
@@ -284,12 +294,12 @@ mod tests {
             }
         };
         let step = 13; // every file is written out; steps of 13 meet every byte of a word
-        for cut in (0..used).step_by(step) {
+        for cut in (0..FILE_HEADER).chain(slot - 1..used).step_by(step) {
             let left = seen(&good[..cut], "cut");
-            let frames = cut.saturating_sub(Mapping::HEAD + HEADER) / 56;
+            let frames = cut.saturating_sub(slot + HEADER) / 56;
             assert_eq!(left.unwrap_or(0), frames.min(20), "cut at {cut}");
         }
-        let positions = (0..FILE_HEADER).chain((Mapping::HEAD..used).step_by(step));
+        let positions = (0..FILE_HEADER).chain((slot..used).step_by(step));
         for at in positions {
             let mut bad = good[..used].to_vec();
             bad[at] ^= 0x40;

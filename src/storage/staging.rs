@@ -7,7 +7,7 @@
 //!    0  magic         u32   "TLA1"
 //!    4  checksum      u32   CRC-32 of bytes 8..64
 //!    8  version       u32   1
-//!   12  granule       u32   65536
+//!   12  granule       u32   4096
 //!   16  file id       u64
 //!   24  incarnation   u64
 //!   32  key           u64   random; the checksums of slot headers begin with it
@@ -79,7 +79,7 @@ pub(crate) struct FileHeader {
 impl FileHeader {
     pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
         let mut out = [0; FILE_HEADER];
-        #[allow(clippy::cast_possible_truncation)] // 65536
+        #[allow(clippy::cast_possible_truncation)] // 4096
         let granule = GRANULE as u32;
         put(&mut out, 0, &MAGIC.to_le_bytes());
         put(&mut out, 8, &VERSION.to_le_bytes());
