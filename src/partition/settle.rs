@@ -93,7 +93,6 @@ impl PartitionCore {
         let Some(mut turn) = self.turns.take(target, || self.durable_offset()) else { return Ok(()) };
         let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
-            turn.reached(self.durable_offset());
             return Ok(());
         }
         if let Some(error) = self.durable.failure() {
@@ -123,6 +122,7 @@ impl PartitionCore {
             }
             (drain.settled(), drain.sink().unflushed().to_vec())
         };
+        turn.reaches(written);
         self.write_went_through();
         for segment in &segments {
             if let Err(e) = segment.flush() {
@@ -136,7 +136,6 @@ impl PartitionCore {
         }
         self.drain.lock().sink().forget_flushed();
         self.durable.advance(written, |call, result| self.engine.call(call, result));
-        turn.reached(written);
         Ok(())
     }
 
