@@ -149,6 +149,8 @@ impl Drop for Turn<'_> {
         state.led = false;
         let next = state.closed + 1;
         drop(state);
+        // Whoever sleeps for the next turn wants more than is durable, so the one who wakes leads it, unless somebody
+        // came before him: then that one's turn is his, and wakes him or another.
         if waiting > 0 {
             turns.bell(next).notify_one();
         }
@@ -184,13 +186,17 @@ mod tests {
                             assert_eq!(leaders.fetch_add(1, Ordering::SeqCst), 0, "one leads at a time");
                             let before = asked.load(Ordering::SeqCst);
                             std::thread::yield_now();
-                            led.fetch_add(1, Ordering::SeqCst);
-                            leaders.fetch_sub(1, Ordering::SeqCst);
-                            // Now and then a turn covers nobody, as where the disk is full.
-                            if n % 7 != 0 || led.load(Ordering::SeqCst) % 2 == 0 {
-                                done.fetch_max(before, Ordering::SeqCst);
-                                turn.reached(before);
+                            let turns_led = led.fetch_add(1, Ordering::SeqCst);
+                            // Now and then a turn covers nobody: the disk is full, or fails in a flush.
+                            let (writes, flushes) = (turns_led % 5 != 0 || n % 2 == 0, turns_led % 7 != 0);
+                            if writes {
+                                turn.reaches(before);
+                                std::thread::yield_now();
                             }
+                            if writes && flushes {
+                                done.fetch_max(before, Ordering::SeqCst);
+                            }
+                            leaders.fetch_sub(1, Ordering::SeqCst);
                             drop(turn);
                         }
                         assert!(reached() >= mine);
@@ -200,8 +206,30 @@ mod tests {
         });
         assert_eq!(done.load(Ordering::SeqCst), THREADS * WAITS);
         assert_eq!(turns.waiting.load(Ordering::SeqCst), 0);
-        let state = turns.state.lock();
-        assert!(!state.led && state.waiters.is_empty());
+        assert!(!turns.hold().led);
+    }
+
+    /// Whoever comes while a flush runs is released with it where it covers him, and leads the next where it does
+    /// not, or where it failed.
+    #[test]
+    fn who_comes_during_a_flush_joins_it_or_leads_the_next() {
+        for kept in [true, false] {
+            let (turns, done) = (Turns::default(), AtomicU64::new(0));
+            let durable = || done.load(Ordering::SeqCst);
+            let mut turn = turns.take(1, durable).unwrap();
+            turn.reaches(5);
+            std::thread::scope(|scope| {
+                let covered = scope.spawn(|| turns.take(5, durable).is_none());
+                let late = scope.spawn(|| turns.take(6, durable).is_none());
+                while turns.hold().joined < 1 || turns.waiting.load(Ordering::SeqCst) < 1 {
+                    std::thread::yield_now();
+                }
+                done.store(if kept { 5 } else { 0 }, Ordering::SeqCst);
+                drop(turn);
+                assert_eq!(covered.join().unwrap(), kept);
+                assert!(!late.join().unwrap());
+            });
+        }
     }
 
     #[test]
@@ -219,12 +247,12 @@ mod tests {
     fn a_leader_waits_for_nobody_who_stays_away() {
         let turns = Turns::default();
         {
-            let mut state = turns.state.lock();
+            let mut state = turns.hold();
             (state.expected, state.took) = (1_000, Duration::from_secs(60));
         }
         let begun = Stopwatch::start();
         drop(turns.take(1, || 0));
         assert!(begun.elapsed() < Duration::from_secs(30));
-        assert_eq!(turns.state.lock().expected, 1);
+        assert_eq!(turns.hold().expected, 1);
     }
 }
