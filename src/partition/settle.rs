@@ -94,7 +94,6 @@ impl PartitionCore {
         let Some(mut turn) = self.turns.take(target, || self.durable_offset()) else { return Ok(()) };
         let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
-            turn.reached(self.durable_offset());
             return Ok(());
         }
         if let Some(error) = self.durable.failure() {
@@ -104,9 +103,9 @@ impl PartitionCore {
             return Err(closed());
         }
         let (written, segments) = self.write_to(target)?;
+        turn.reaches(written);
         segments.iter().try_for_each(|s| s.flush().map(drop)).map_err(|e| self.flush_failed(e))?;
         self.flushed_to(written);
-        turn.reached(written);
         Ok(())
     }
 

@@ -97,3 +97,22 @@ fn a_failed_write_or_flush_is_for_ever() {
         assert!(!offsets(writer.segment()).is_empty(), "reading goes on");
     }
 }
+
+#[test]
+fn zeros_ahead_of_a_flushed_block_are_tail_and_may_find_no_room() {
+    let bench = Bench::new();
+    let mut writer = bench.writer(0);
+    fill(&mut writer, 0, 2);
+    assert_eq!(bench.plan.count(Op::Write), 3, "the header and two blocks: nobody flushes, nothing is ahead");
+    writer.segment().flush().unwrap();
+    // A block long enough to leave the page that the header and the first two share.
+    writer.append_one(&block_at(&writer, &[2], 5_000, 0, false)).unwrap();
+    assert_eq!(bench.plan.count(Op::Write), 5, "a block, and zeros behind it");
+    writer.segment().flush().unwrap();
+
+    bench.plan.inject(Fault::nth(2).of(Op::Write).errno(Fault::ENOSPC));
+    writer.append_one(&block_at(&writer, &[3], 9_000, 0, false)).unwrap();
+    assert_eq!(bench.plan.fired(), 1, "it is the zeros that found no room");
+    assert_eq!(offsets(writer.segment()), [0, 1, 2, 3]);
+    bench.directory.latch().check().unwrap();
+}

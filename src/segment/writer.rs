@@ -17,6 +17,8 @@ const FIRST_EXTENT: u64 = 16 * 1024;
 const LAST_EXTENT: u64 = 64 * 1024 * 1024;
 /// Reservations end at multiples of this.
 const PAGE: u64 = 4096;
+/// What is written ahead of a segment that is flushed block by block, at most.
+static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
 
 /// Appends blocks to a segment and seals it. There is one per segment.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub(crate) struct SegmentWriter {
     allocated: u64,
     /// How much is reserved next.
     extent: u64,
+    /// Up to here something was written: blocks, or zeros ahead of them.
+    zeroed: u64,
+    /// How many zeros are written next.
+    ahead: u64,
     /// Reserving stops here, for a segment of its size will hardly need more.
     enough: u64,
     /// A footer of an earlier open stands at `position`: it stays until something is appended, so that an open
@@ -100,6 +106,8 @@ impl SegmentWriter {
             position,
             allocated: position,
             extent: FIRST_EXTENT,
+            zeroed: position,
+            ahead: PAGE,
             enough,
             footer_stands: false,
             sealed: false,
@@ -144,6 +152,7 @@ impl SegmentWriter {
         }
         self.reserve(end)?;
         self.segment.file.write_all_at(bytes, self.position)?;
+        self.write_ahead(end)?;
         for h in blocks {
             self.segment.publish(h)?;
             self.position = h.end_position();
@@ -155,6 +164,35 @@ impl SegmentWriter {
     #[cfg(test)]
     pub(crate) fn append_one(&mut self, block: &crate::block::EncodedBlock) -> Result<()> {
         self.append(std::slice::from_ref(&block.header), &block.bytes)
+    }
+
+    /// Writes zeros behind a block that ends at `end`, where flushes come after single blocks.
+    ///
+    /// Space that is only reserved costs the flush that first fills it another write of the file system's own, to note
+    /// that it holds something now. The run doubles as it is used up, so that a file that is flushed now and then
+    /// gets no more of it than it needs.
+    fn write_ahead(&mut self, end: u64) -> Result<()> {
+        if end <= self.zeroed {
+            return Ok(());
+        }
+        let from = end.next_multiple_of(PAGE);
+        self.zeroed = from;
+        if self.segment.flushed() < self.position {
+            return Ok(());
+        }
+        let len = self.ahead.min(self.allocated.saturating_sub(from));
+        match ZEROS.get(..usize::try_from(len).unwrap_or(0)) {
+            None | Some([]) => return Ok(()),
+            Some(zeros) => match self.segment.file.write_all_at(zeros, from) {
+                Ok(()) => {}
+                // Where space cannot be reserved; nothing needs these.
+                Err(e) if e.kind() == ErrorKind::NoSpace => return Ok(()),
+                Err(e) => return Err(e),
+            },
+        }
+        self.zeroed = from + len;
+        self.ahead = (self.ahead * 2).min(ZEROS.len() as u64);
+        Ok(())
     }
 
     /// Sees to it that the file is at least `end` long, by an extent where it is not.
@@ -194,7 +232,7 @@ impl SegmentWriter {
     pub(crate) fn trim(&mut self) -> Result<()> {
         if !self.sealed && self.allocated > self.position {
             self.segment.file.set_len(self.position)?;
-            self.allocated = self.position;
+            (self.allocated, self.zeroed) = (self.position, self.position);
         }
         Ok(())
     }
