@@ -417,6 +417,7 @@ impl<'a> FrameView<'a> {
     }
 
     /// Whether the frame's tag is its checksum XOR `mixed` (0 inside a block, [`mix`] in a chunk).
+    #[inline]
     pub(crate) fn verify(self, mixed: u32) -> Result<(), FrameError> {
         if self.tag() == checksum_of(self.0) ^ mixed { Ok(()) } else { Err(FrameError::Checksum) }
     }

@@ -393,22 +393,23 @@ impl Drain {
         taken: &mut usize,
     ) -> Result<()> {
         let bytes = published(chunk, FRAMES_AT, committed);
+        let (mut verified, mut append_len) = (*at, 0);
         while *at < committed && *taken < quantum {
+            if *at >= verified {
+                // Of an append that was begun, what is left of it makes no difference.
+                let most = if self.sink.at_boundary { block::TARGET } else { 0 };
+                append_len = match verify_append(&bytes[*at - FRAMES_AT..], chunk.salt(), *at, most) {
+                    Ok(len) => len,
+                    Err(e) => {
+                        // What came before it is whole.
+                        self.sink.write_closed()?;
+                        return Err(e);
+                    }
+                };
+                verified = *at + append_len;
+            }
             let frame = FrameView::trusted(&bytes[*at - FRAMES_AT..]);
             let mixed = mix(chunk.salt(), *at);
-            if let Err(e) = frame.verify(mixed) {
-                // What came before it is whole.
-                self.sink.write_closed()?;
-                let message = "a record changed in memory before it was written";
-                return Err(Error::new(ErrorKind::CorruptRecord, message)
-                    .at_offset(frame.offset())
-                    .caused_by(e));
-            }
-            let append_len = if frame.more() && self.sink.at_boundary {
-                append_len(&bytes[*at - FRAMES_AT..])
-            } else {
-                frame.len()
-            };
             self.sink.take(ctx, frame, mixed, chunk.epoch(), append_len)?;
             *at += frame.len();
             *taken += frame.len();
@@ -422,15 +423,23 @@ fn published(chunk: &Chunk, from: usize, committed: usize) -> &[u8] {
     chunk.bytes(from, committed).unwrap_or_default()
 }
 
-/// How long the append is whose first frame begins `frames`.
-pub(crate) fn append_len(frames: &[u8]) -> usize {
-    let mut at = 0;
-    while at < frames.len() {
-        let frame = FrameView::trusted(&frames[at..]);
-        at += frame.len();
-        if !frame.more() {
+/// Verifies the append whose first frame begins `frames`, which stand at `at` of a chunk with that salt, and says how
+/// long it is; where it is longer than `most`, no further than that is certain.
+///
+/// To look for the end of an append alone would be to wait for one frame's length after the other, out of another
+/// processor's cache; verifying as it goes, the processor fetches what comes while it sums up what is there.
+fn verify_append(frames: &[u8], salt: u64, at: usize, most: usize) -> Result<usize> {
+    let mut len = 0;
+    while len < frames.len() {
+        let frame = FrameView::trusted(&frames[len..]);
+        frame.verify(mix(salt, at + len)).map_err(|e| {
+            let message = "a record changed in memory before it was written";
+            Error::new(ErrorKind::CorruptRecord, message).at_offset(frame.offset()).caused_by(e)
+        })?;
+        len += frame.len();
+        if !frame.more() || len > most {
             break;
         }
     }
-    at
+    Ok(len)
 }

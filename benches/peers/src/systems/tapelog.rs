@@ -28,7 +28,7 @@ pub static SYSTEM: System = System {
             durability: Durability::Process,
             probes: &[Append, Batch, Latency, Follow, Sync, Reopen, Ticks, Hot, Sustained, Threads, Many],
         },
-        Config { name: STAMPED, durability: Durability::Process, probes: &[Append, Latency, Ticks] },
+        Config { name: STAMPED, durability: Durability::Process, probes: &[Append, Batch, Latency, Ticks] },
         Config {
             name: APPENDER,
             durability: Durability::Process,
