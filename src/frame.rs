@@ -323,6 +323,12 @@ pub(crate) const fn commit_word(len: u32, tag: u32) -> u64 {
     (len as u64) | ((tag as u64) << 32)
 }
 
+/// Whether a frame whose commit word is not there yet is a transaction marker.
+#[inline]
+pub(crate) fn is_marker(frame: &[u8]) -> bool {
+    frame.len() >= FIXED && FrameView(frame).is_control()
+}
+
 /// One frame, read in place.
 ///
 /// Made by [`FrameView::trusted`] over bytes that this process wrote, or by [`FrameView::parse`], which checks

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::frame::FrameView;
+use crate::frame::{FIXED, FrameView};
 use crate::storage::chunk::Chunk;
+use crate::storage::marks::{EVERY, Marks};
 use crate::storage::slot::HEADER;
 
 /// A partition's chunks, by rising base offset.
@@ -105,6 +106,8 @@ pub(crate) struct HotCursor {
     chunk: Arc<Chunk>,
     /// Position of a frame, or of the published end.
     at: usize,
+    /// Records of the chunk before it.
+    records: usize,
 }
 
 /// Frames that lie back to back in a chunk or a block.
@@ -123,7 +126,7 @@ pub(crate) struct Run {
 impl HotCursor {
     /// A cursor at the chunk's first frame.
     pub(crate) fn new(chunk: Arc<Chunk>) -> HotCursor {
-        HotCursor { chunk, at: HEADER }
+        HotCursor { chunk, at: HEADER, records: 0 }
     }
 
     /// The chunk that it stands in.
@@ -136,35 +139,50 @@ impl HotCursor {
         self.at
     }
 
-    /// Moves to the first frame with `offset` or a larger one, from the chunk's start; to the published end if
-    /// there is none yet.
+    /// Moves to the first frame with `offset` or a larger one; to the published end if there is none yet.
     pub(crate) fn seek(&mut self, offset: u64) {
-        let end = self.chunk.committed();
-        let frames = self.chunk.bytes(HEADER, end).unwrap_or_default();
-        let mut at = 0;
-        while at < frames.len() {
-            let frame = FrameView::trusted(&frames[at..]);
-            if frame.offset() >= offset {
-                break;
-            }
-            at += frame.len();
-        }
-        self.at = HEADER + at;
+        (self.at, self.records) = (HEADER, 0);
+        self.run(offset, usize::MAX, usize::MAX, offset);
     }
 
-    /// Walks on over what is published: see [`walk`].
+    /// Goes on over what is published and below `limit_offset`, up to `max_records` records and `max_bytes` bytes; a
+    /// first record larger than that is taken nevertheless, so that a reader gets on. `next` is the offset to read next
+    /// as the caller knows it, and the answer's if nothing is there.
     pub(crate) fn run(&mut self, limit_offset: u64, max_records: usize, max_bytes: usize, next: u64) -> Run {
         let frames = self.chunk.bytes(self.at, self.chunk.committed()).unwrap_or_default();
-        let mut run = walk(frames, limit_offset, max_records, max_bytes, next);
+        let begin = self.leap(frames, limit_offset, max_records, max_bytes, next);
+        let mut run = walk(frames, begin, limit_offset, max_records, max_bytes);
         run.from += self.at;
         run.to += self.at;
         self.at = run.to;
+        self.records += run.records;
         run
     }
 
-    /// Moves on over `bytes` of published frames.
-    pub(crate) fn advance(&mut self, bytes: usize) {
+    /// A run up to the last mark within the same bounds, if only an empty one.
+    fn leap(&self, frames: &[u8], limit_offset: u64, max_records: usize, max_bytes: usize, next: u64) -> Run {
+        let marks = self.chunk.marks();
+        let place = |mark: usize| marks.get(mark).checked_sub(self.at);
+        let offset = |at: usize| FrameView::trusted(&frames[at..]).offset();
+        let fits = |mark: usize| {
+            place(mark).is_some_and(|at| at < frames.len() && at <= max_bytes && offset(at) < limit_offset)
+        };
+        let here = self.records / EVERY;
+        // No more than there is room for, so that who reads one by one looks at none.
+        let there = (self.records + max_records.min(frames.len() / FIXED)) / EVERY;
+        let mark = Marks::last(here, there, fits);
+        match place(mark) {
+            Some(to) if mark > here => {
+                Run { from: 0, to, records: mark * EVERY - self.records, next: offset(to) }
+            }
+            _ => Run { from: 0, to: 0, records: 0, next },
+        }
+    }
+
+    /// Moves on over `bytes` of published frames, in which there are `records`.
+    pub(crate) fn advance(&mut self, bytes: usize, records: usize) {
         self.at += bytes;
+        self.records += records;
     }
 
     /// Whether something is published here.
@@ -179,11 +197,14 @@ impl HotCursor {
     }
 }
 
-/// Walks over frames that are below `limit_offset`, up to `max_records` records and `max_bytes` bytes; a first
-/// record larger than that is taken nevertheless, so that a reader gets on. `next` is the offset to read next as
-/// the caller knows it, and the answer's if nothing is there.
-pub(crate) fn walk(frames: &[u8], limit_offset: u64, max_records: usize, max_bytes: usize, next: u64) -> Run {
-    let mut run = Run { from: 0, to: 0, records: 0, next };
+/// Has a run go on frame by frame, within the bounds of [`HotCursor::run`].
+pub(crate) fn walk(
+    frames: &[u8],
+    mut run: Run,
+    limit_offset: u64,
+    max_records: usize,
+    max_bytes: usize,
+) -> Run {
     while run.to < frames.len() && run.records < max_records {
         let frame = FrameView::trusted(&frames[run.to..]);
         if frame.offset() >= limit_offset || (run.records > 0 && run.to + frame.len() > max_bytes) {
@@ -310,6 +331,60 @@ mod tests {
         assert_eq!(cursor.at(), writer.chunk().committed());
         drop(writer);
         assert!(cursor.exhausted());
+    }
+
+    /// The poll that ends where a mark says must end where a look at each frame would: at every limit, from wherever it
+    /// begins, with markers among the records and after frames were taken back that had been marked.
+    #[test]
+    fn marks_change_no_run() {
+        let pool = Pool::heap(1 << 20).unwrap();
+        let want = Want {
+            topic_id: 1,
+            partition: 0,
+            epoch: 0,
+            base_offset: 5,
+            min_len: 16 << 10,
+            class_hint: 0,
+            internal: false,
+        };
+        let mut writer = pool.take(&want).unwrap().unwrap();
+        let value = [7; 64];
+        let put = |writer: &mut ChunkWriter, offset: u64, len: usize| match offset % 23 {
+            0 => append_control(writer, offset),
+            _ => assert!(writer.append(&Record::new(&value[..len]), offset)),
+        };
+        (5..60).for_each(|offset| put(&mut writer, offset, 8));
+        writer.publish();
+        (60..150).for_each(|offset| put(&mut writer, offset, 0));
+        writer.abandon();
+        for offset in 60..150 {
+            put(&mut writer, offset, offset as usize % 65);
+            writer.publish();
+        }
+        let end = writer.chunk().committed();
+        let frames = writer.chunk().bytes(HEADER, end).unwrap();
+        for seek in (0..151).step_by(7) {
+            let mut cursor = HotCursor::new(Arc::clone(writer.chunk()));
+            cursor.seek(seek);
+            let begin = cursor.at() - HEADER;
+            assert!(frames.get(begin..begin + 16).is_none_or(
+                |f| FrameView::trusted(&frames[begin..]).offset() == seek.max(5) && !f.is_empty()
+            ));
+            for max_records in [0, 1, 15, 16, 17, 40, 64, usize::MAX] {
+                for max_bytes in [0, 40, 1000, 4000, usize::MAX] {
+                    for limit in [0, 30, 61, 100, 149, u64::MAX] {
+                        let none = Run { from: 0, to: 0, records: 0, next: seek };
+                        let run = walk(&frames[begin..], none, limit, max_records, max_bytes);
+                        let moved = |at: usize| at + HEADER + begin;
+                        let expected = Run { from: moved(run.from), to: moved(run.to), ..run };
+                        let mut cursor = cursor.clone();
+                        assert_eq!(cursor.run(limit, max_records, max_bytes, seek), expected);
+                        let rest = cursor.run(u64::MAX, usize::MAX, usize::MAX, expected.next);
+                        assert_eq!((rest.to, cursor.records), (end, 145 - 6));
+                    }
+                }
+            }
+        }
     }
 
     /// One writer that rolls and evicts, readers that follow, and one that falls behind and starts over.

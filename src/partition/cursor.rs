@@ -130,7 +130,7 @@ impl Cursor {
     pub(crate) fn advance(&mut self, bytes: usize, records: usize, next: u64) {
         self.next = next;
         match &mut self.place {
-            Place::Hot(hot) => hot.advance(bytes),
+            Place::Hot(hot) => hot.advance(bytes, records),
             Place::Cold { block: Some(within), .. } => {
                 within.at += bytes;
                 within.left -= records;
@@ -252,7 +252,8 @@ impl InBlock {
 
     fn walk(&mut self, bounds: Bounds, next: u64) -> tail::Run {
         let frames = &self.block.frames()[self.at..];
-        let mut run = tail::walk(frames, bounds.limit, bounds.records, bounds.bytes, next);
+        let begin = tail::Run { from: 0, to: 0, records: 0, next };
+        let mut run = tail::walk(frames, begin, bounds.limit, bounds.records, bounds.bytes);
         run.from += self.at;
         run.to += self.at;
         self.at = run.to;

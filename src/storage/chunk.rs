@@ -58,7 +58,8 @@ use rustix::io::Errno;
 use crate::bytes::u64_at;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{commit_word, mix};
+use crate::frame::{commit_word, is_marker, mix};
+use crate::storage::marks::Marks;
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
 use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
 
@@ -453,6 +454,7 @@ pub(crate) struct Chunk {
     header: SlotHeader,
     /// Bytes below are readable and stay as they are. On a cache line of its own: the writer stores it with each append.
     published: CachePadded<Counter<AtomicUsize>>,
+    marks: Marks,
     sealed: AtomicBool,
     evicted: AtomicBool,
     /// Whether it is booked as an internal topic's.
@@ -502,8 +504,13 @@ impl Chunk {
     /// The bytes that [`Chunk::bytes`] gives, kept: whoever reads them does not look at the counter again, whose
     /// cache line the writer stores to.
     pub(crate) fn hold(self: &Arc<Self>, from: usize, to: usize) -> Option<Held> {
-        self.bytes(from, to)?;
-        Some(Held { chunk: Arc::clone(self), from, to })
+        let bytes = NonNull::from(self.bytes(from, to)?);
+        Some(Held { bytes, _chunk: Arc::clone(self) })
+    }
+
+    /// Where one record in so many lies.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Whether no frame will follow. A reader at the end looks at [`Chunk::committed`] *again* after a yes.
@@ -544,20 +551,25 @@ impl Drop for Chunk {
 /// Published bytes of a chunk, which keep it alive. Made by [`Chunk::hold`] alone.
 #[derive(Clone)]
 pub(crate) struct Held {
-    chunk: Arc<Chunk>,
-    from: usize,
-    to: usize,
+    bytes: NonNull<[u8]>,
+    /// Whose bytes they are.
+    _chunk: Arc<Chunk>,
 }
+
+// SAFETY: bytes that nobody writes again while the chunk lives, read only, and an `Arc` of what is `Send` and `Sync`.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
 
 impl Held {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        let Held { chunk, from, to } = self;
-        // SAFETY: `HEADER <= from <= to <= committed()` held when this was made (`Chunk::hold`; the fields are private
-        // and nothing changes them), and the counter never falls, so all that `Chunk::bytes` argues holds still.
-        // What the acquire load ordered before the making of this is ordered before its use, on whatever
-        // thread: a value moves or is shared between threads only with a happens-before of its own.
-        unsafe { std::slice::from_raw_parts(chunk.memory.base.as_ptr().add(*from), to - from) }
+        // SAFETY: the slice that `Chunk::bytes` gave when this was made (`Chunk::hold`; the fields are private and nothing
+        // changes them). The chunk lives as long as this, its memory does not move, and the counter never
+        // falls, so all that `Chunk::bytes` argues holds still. What the acquire load ordered before the making of this is
+        // ordered before its use, on whatever thread: a value moves or is shared between threads only with a
+        // happens-before of its own.
+        unsafe { self.bytes.as_ref() }
     }
 }
 
@@ -566,6 +578,9 @@ pub(crate) struct ChunkWriter {
     chunk: Arc<Chunk>,
     /// Where the next frame goes; the word there is zero, unless it is the end.
     cursor: usize,
+    /// Records before the cursor, and before the published counter.
+    records: usize,
+    published: usize,
 }
 
 impl ChunkWriter {
@@ -581,16 +596,18 @@ impl ChunkWriter {
             header.len = memory.len as u32;
         }
         memory.begin(&header);
+        let memory_len = memory.len;
         let chunk = Chunk {
             memory: ManuallyDrop::new(memory),
             header,
             published: CachePadded::new(Counter::new(AtomicUsize::new(HEADER))),
+            marks: Marks::new(memory_len),
             sealed: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             internal,
             home,
         };
-        ChunkWriter { chunk: Arc::new(chunk), cursor: HEADER }
+        ChunkWriter { chunk: Arc::new(chunk), cursor: HEADER, records: 0, published: 0 }
     }
 
     /// What readers share.
@@ -638,6 +655,8 @@ impl ChunkWriter {
     #[inline]
     pub(crate) fn stage(&mut self, len: usize, pure_tag: u32) {
         assert!(len > 0 && len.is_multiple_of(8) && len <= self.room(), "staged what was not reserved");
+        self.chunk.marks.set(self.records, self.cursor);
+        self.records += usize::from(!self.reserved(len).is_some_and(is_marker));
         let end = self.cursor + len;
         #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
         let word = commit_word(len as u32, pure_tag ^ mix(self.chunk.header.salt, self.cursor));
@@ -649,6 +668,7 @@ impl ChunkWriter {
     /// Lets readers see all that was staged, at once.
     #[inline]
     pub(crate) fn publish(&mut self) {
+        self.published = self.records;
         self.chunk.published.publish(self.cursor);
     }
 
@@ -659,6 +679,9 @@ impl ChunkWriter {
             // The frames behind it prove themselves still, but nobody gets past a zero.
             self.word(published).store(0, Ordering::Release);
             self.cursor = published;
+            // Other frames may come to lie where these marks point to.
+            self.chunk.marks.clear(self.published, self.records);
+            self.records = self.published;
         }
     }
 
@@ -683,18 +706,6 @@ impl Drop for ChunkWriter {
     fn drop(&mut self) {
         self.abandon();
         self.chunk.sealed.store(true, Ordering::Release);
-    }
-}
-
-#[cfg(test)]
-impl ChunkWriter {
-    /// Stages one record; `false` without room.
-    pub(crate) fn append(&mut self, record: &crate::record::Record<'_>, offset: u64) -> bool {
-        let len = crate::frame::frame_len(record, false).unwrap();
-        let Some(out) = self.reserve(len) else { return false };
-        let tag = crate::frame::write(out, record, offset, crate::clock::Timestamp::from_nanos(1), 0, None);
-        self.stage(len, tag);
-        true
     }
 }
 

@@ -208,3 +208,14 @@ fn a_mapping_hands_out_each_granule_once() {
     assert!(mapping.is_idle());
     assert_eq!(mapping.capacity(), len - Mapping::HEAD);
 }
+
+impl ChunkWriter {
+    /// Stages one record; `false` without room.
+    pub(crate) fn append(&mut self, record: &crate::record::Record<'_>, offset: u64) -> bool {
+        let len = crate::frame::frame_len(record, false).unwrap();
+        let Some(out) = self.reserve(len) else { return false };
+        let tag = crate::frame::write(out, record, offset, crate::clock::Timestamp::from_nanos(1), 0, None);
+        self.stage(len, tag);
+        true
+    }
+}

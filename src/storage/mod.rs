@@ -8,6 +8,7 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod fault;
 pub(crate) mod file;
+pub(crate) mod marks;
 pub(crate) mod publish;
 pub(crate) mod slot;
 pub(crate) mod staged;
