@@ -14,7 +14,7 @@ const MAX_WORDS: usize = 256;
 /// Four times as many, so that a word is nearly always in the first slot that is looked at.
 const SLOTS: usize = 1024;
 /// How many rows a hole keeps memory for when it is cleared.
-const MAX_SPARE: usize = 4096;
+const MAX_SPARE: usize = 2048;
 
 /// Powers of ten, each as a mark in front of as many digits.
 const MARKS: [u64; 20] = {

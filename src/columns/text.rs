@@ -30,8 +30,8 @@ const SKELETONS: usize = 8;
 const MAX_HOLES: usize = 64;
 /// How long a row may be that is looked at.
 const MAX_ROW: usize = 4096;
-/// How many holes are kept for the next block of a thread.
-const MAX_SPARE: usize = 2 * MAX_HOLES;
+/// How many holes a thread keeps for its next block.
+const MAX_SPARE: usize = MAX_HOLES;
 
 thread_local! {
     /// Holes to be filled again. Of a thread, since there are few that write, and partitions may be many.
