@@ -127,6 +127,76 @@ fn numbers_keep_their_zeros() {
     }
 }
 
+/// Rows of one template, with each of `cells` in its hole.
+fn rows_of(cells: impl Iterator<Item = String>) -> Vec<Row> {
+    cells.map(|cell| (None, Some(format!("{{\"a\":{cell},\"b\":\"{cell}\"}}").into_bytes()))).collect()
+}
+
+#[test]
+fn numbers_of_every_length_come_back() {
+    let mut random = Random(5);
+    for len in 1..=21usize {
+        let mut number = |leading: char| {
+            let digits = (1..len).map(|_| char::from(b'0' + random.below(10) as u8));
+            std::iter::once(leading).chain(digits).collect::<String>()
+        };
+        let plain: Vec<_> = (0..50).map(|_| number('9')).collect();
+        let zeros: Vec<_> = (0..50).map(|i| number(if i < 25 { '1' } else { '0' })).collect();
+        for cells in [plain, zeros] {
+            let all = frames(&rows_of(cells.iter().cloned()));
+            round_trip(&all);
+            // One byte that is no digit, at each place of a cell in the middle.
+            for at in 0..len {
+                for byte in ["/", ":", "\u{7f}", "a"] {
+                    let mut cells = cells.clone();
+                    cells[30].replace_range(at..=at, byte);
+                    round_trip(&frames(&rows_of(cells.into_iter())));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cells_may_change_kind_in_the_middle_of_a_block() {
+    let word = |i: u64| format!("w{i}");
+    let long = |i: u64| format!("a word of more than sixteen bytes {i}");
+    let number = |i: u64| format!("{}", i * 7);
+    let zeros = |i: u64| format!("{:05}", i * 3);
+    let nineteen = |i: u64| format!("{}", 1_700_000_000_000_000_000 + i);
+    let few = |i: u64| word(i % 5);
+    let kinds: [&dyn Fn(u64) -> String; 6] = [&word, &long, &number, &zeros, &nineteen, &few];
+    for first in kinds {
+        for second in kinds {
+            // Fewer words than a table takes, and more.
+            for count in [40, 300, 700] {
+                let cells = (0..count).map(|i| if i < count / 2 { first(i) } else { second(i) });
+                round_trip(&frames(&rows_of(cells)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_owes_nothing_to_the_one_before() {
+    let mut random = Random(21);
+    let blocks = [
+        frames(&ticks(300, &mut random)),
+        frames(&rows_of((0..600).map(|i| format!("w{i}")))),
+        frames(&rows_of((0..100).map(|i| format!("{i:03}")))),
+        frames(&ticks(20, &mut random)),
+        frames(&rows_of((0..9).map(|i| format!("odd {}", "x".repeat(i))))),
+    ];
+    let alone = |block: Vec<u8>| std::thread::spawn(move || encode(&block).unwrap()).join().unwrap();
+    let first: Vec<_> = blocks.iter().cloned().map(alone).collect();
+    for _ in 0..2 {
+        for (block, first) in blocks.iter().zip(&first).rev() {
+            assert!(encode(block).unwrap() == *first);
+            round_trip(block);
+        }
+    }
+}
+
 #[test]
 fn producer_parts_and_headers_come_back() {
     let mut all = Vec::new();

@@ -25,10 +25,26 @@ const GROUP: usize = 64;
 const MOST: usize = 256;
 
 /// How a column is best written, and about how many bytes that takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Plan {
-    form: u8,
+    form: Form,
     pub(super) cost: usize,
+}
+
+#[derive(Debug)]
+enum Form {
+    Constant,
+    Line,
+    Packed { least: u64, bits: u32 },
+    Steps,
+    Few(Few),
+}
+
+/// The distinct values in order of appearance, and each value's index.
+#[derive(Debug)]
+struct Few {
+    all: Vec<u64>,
+    indexes: Vec<u64>,
 }
 
 fn zigzag(v: i64) -> u64 {
@@ -80,17 +96,17 @@ fn groups(values: &[u64]) -> impl Iterator<Item = &[u64]> {
     (0..values.len() - 1).step_by(GROUP).map(|at| &values[at..(at + GROUP + 1).min(values.len())])
 }
 
-/// The distinct values in order of appearance, each value's index; `None` where they are not few.
-fn distinct(values: &[u64]) -> Option<(Vec<u64>, Vec<u64>)> {
+/// The distinct values and where they are; `None` where they are more than `most`.
+fn distinct(values: &[u64], most: usize) -> Option<Few> {
     const SLOTS: usize = 1024;
     let mut slots = [0u16; SLOTS];
-    let (mut all, mut indexes) = (Vec::new(), Vec::with_capacity(values.len()));
+    let (mut all, mut indexes) = (Vec::with_capacity(most), Vec::with_capacity(values.len()));
     for &v in values {
         #[allow(clippy::cast_possible_truncation)] // the highest ten bits
         let mut slot = (v.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
         let index = loop {
             match slots[slot] {
-                0 if all.len() == MOST => return None,
+                0 if all.len() == most => return None,
                 0 => {
                     all.push(v);
                     slots[slot] = all.len() as u16;
@@ -102,7 +118,7 @@ fn distinct(values: &[u64]) -> Option<(Vec<u64>, Vec<u64>)> {
         };
         indexes.push(index as u64);
     }
-    Some((all, indexes))
+    Some(Few { all, indexes })
 }
 
 fn few_cost(all: &[u64], count: usize) -> usize {
@@ -111,63 +127,68 @@ fn few_cost(all: &[u64], count: usize) -> usize {
 
 /// Looks at a column.
 pub(super) fn plan(values: &[u64]) -> Plan {
-    let Some((&first, rest)) = values.split_first() else { return Plan { form: CONSTANT, cost: 0 } };
+    let Some(&first) = values.first() else { return Plan { form: Form::Constant, cost: 0 } };
+    if values.iter().all(|v| *v == first) {
+        return Plan { form: Form::Constant, cost: 1 + varint_len(first) };
+    }
     let (mut least, mut most) = (first, first);
-    for &v in rest {
-        least = least.min(v);
-        most = most.max(v);
+    let (mut line, mut steps) = (Some(step(values)), 1 + varint_len(first));
+    for group in groups(values) {
+        let (mut least_step, mut most_step) = (i64::MAX, i64::MIN);
+        let mut before = group[0];
+        for &v in &group[1..] {
+            least = least.min(v);
+            most = most.max(v);
+            let step = v.wrapping_sub(before).cast_signed();
+            least_step = least_step.min(step);
+            most_step = most_step.max(step);
+            before = v;
+        }
+        let bits = width(most_step.wrapping_sub(least_step).cast_unsigned());
+        steps += varint_len(zigzag(least_step)) + 1 + packed_len(group.len() - 1, bits);
+        line = line.filter(|line| *line == least_step && bits == 0);
     }
-    if least == most {
-        return Plan { form: CONSTANT, cost: 1 + varint_len(first) };
-    }
-    let line = step(values);
-    if values.windows(2).all(|pair| step(pair) == line) {
-        return Plan { form: LINE, cost: 1 + varint_len(first) + varint_len(zigzag(line)) };
+    if let Some(line) = line {
+        return Plan { form: Form::Line, cost: 1 + varint_len(first) + varint_len(zigzag(line)) };
     }
     let bits = width(most - least);
     let packed = 2 + varint_len(least) + packed_len(values.len(), bits);
-    let mut steps = 1 + varint_len(first);
-    for group in groups(values) {
-        let (least, bits) = range(group);
-        steps += varint_len(zigzag(least)) + 1 + packed_len(group.len() - 1, bits);
-    }
-    let (form, cost) = if steps < packed { (STEPS, steps) } else { (PACKED, packed) };
+    let (form, cost) =
+        if steps < packed { (Form::Steps, steps) } else { (Form::Packed { least, bits }, packed) };
     // A table pays where wide values come again; the first few tell whether it is worth a look.
     let sample = &values[..values.len().min(GROUP)];
     if cost * 8 > values.len() * 3
-        && distinct(sample).is_some_and(|(all, _)| all.len() * 2 <= sample.len())
-        && let Some(few) = distinct(values).map(|(all, _)| few_cost(&all, values.len()))
-        && few < cost
+        && distinct(sample, sample.len() / 2).is_some()
+        && let Some(few) = distinct(values, MOST)
+        && let few_cost = few_cost(&few.all, values.len())
+        && few_cost < cost
     {
-        return Plan { form: FEW, cost: few };
+        return Plan { form: Form::Few(few), cost: few_cost };
     }
     Plan { form, cost }
 }
 
 /// Writes a column.
 pub(super) fn encode(values: &[u64], out: &mut Vec<u8>) {
-    encode_as(plan(values), values, out);
-}
-
-/// Writes a column as it was planned.
-pub(super) fn encode_as(plan: Plan, values: &[u64], out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
-    out.push(plan.form);
-    match plan.form {
-        CONSTANT => put_varint(out, first),
-        LINE => {
+    match plan(values).form {
+        Form::Constant => {
+            out.push(CONSTANT);
+            put_varint(out, first);
+        }
+        Form::Line => {
+            out.push(LINE);
             put_varint(out, first);
             put_varint(out, zigzag(step(values)));
         }
-        PACKED => {
-            let (least, most) =
-                values.iter().fold((u64::MAX, 0), |(least, most), v| (least.min(*v), most.max(*v)));
+        Form::Packed { least, bits } => {
+            out.push(PACKED);
             put_varint(out, least);
-            let bits = width(most - least);
             out.push(bits as u8);
             pack(out, bits, values.iter().map(|v| v - least));
         }
-        STEPS => {
+        Form::Steps => {
+            out.push(STEPS);
             put_varint(out, first);
             for group in groups(values) {
                 let (least, bits) = range(group);
@@ -176,8 +197,8 @@ pub(super) fn encode_as(plan: Plan, values: &[u64], out: &mut Vec<u8>) {
                 pack(out, bits, group.windows(2).map(|p| step(p).wrapping_sub(least).cast_unsigned()));
             }
         }
-        _ => {
-            let (all, indexes) = distinct(values).unwrap_or_default();
+        Form::Few(Few { all, indexes }) => {
+            out.push(FEW);
             put_varint(out, all.len() as u64);
             all.iter().for_each(|v| put_varint(out, *v));
             pack(out, width((all.len() as u64).saturating_sub(1)), indexes.into_iter());

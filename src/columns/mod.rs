@@ -18,6 +18,7 @@
 //! Pure functions: bytes in, bytes out. Who calls [`encode`] has verified the checksums of the frames.
 
 mod frames;
+mod holes;
 mod input;
 mod ints;
 mod lanes;

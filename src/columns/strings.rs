@@ -25,7 +25,7 @@ pub(super) struct Strings {
 impl Strings {
     /// None yet, of `most` bytes in all at most.
     pub(super) fn new(most: usize) -> Self {
-        Strings { bytes: Vec::new(), ends: Vec::new(), most }
+        Strings { bytes: Vec::with_capacity(most), ends: Vec::new(), most }
     }
 
     pub(super) fn room(&self) -> usize {
@@ -41,6 +41,18 @@ impl Strings {
         Ok(())
     }
 
+    /// Adds the first `len` bytes of `padded`: a copy of fixed size is a store, and no call.
+    #[inline]
+    pub(super) fn put_short(&mut self, padded: [u8; 16], len: usize) -> Result<(), ColumnsError> {
+        if len > self.room() {
+            return Err(ColumnsError("more bytes than were announced"));
+        }
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(&padded);
+        self.bytes.truncate(end);
+        Ok(())
+    }
+
     /// Ends the string at hand.
     pub(super) fn end(&mut self) {
         self.ends.push(self.bytes.len());
@@ -52,6 +64,30 @@ impl Strings {
     }
 }
 
+/// Bytes that are put into many strings.
+pub(super) struct Piece<'a> {
+    bytes: &'a [u8],
+    /// The bytes again, where they are few.
+    padded: [u8; 16],
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let mut padded = [0; 16];
+        padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Piece { bytes, padded }
+    }
+
+    /// Adds the piece to the string at hand.
+    #[inline]
+    pub(super) fn put(&self, out: &mut Strings) -> Result<(), ColumnsError> {
+        match self.bytes.len() {
+            len @ 0..=16 => out.put_short(self.padded, len),
+            _ => out.put(self.bytes),
+        }
+    }
+}
+
 /// Strings as they are: their lengths, then their bytes.
 pub(super) struct Plain<'a> {
     bytes: &'a [u8],
@@ -59,10 +95,10 @@ pub(super) struct Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
-    pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) {
-        let lengths: Vec<u64> = rows.iter().map(|row| row.len() as u64).collect();
+    pub(super) fn encode<'b>(rows: impl Iterator<Item = &'b [u8]> + Clone, out: &mut Vec<u8>) {
+        let lengths: Vec<u64> = rows.clone().map(|row| row.len() as u64).collect();
         ints::encode(&lengths, out);
-        rows.iter().for_each(|row| out.extend_from_slice(row));
+        rows.for_each(|row| out.extend_from_slice(row));
     }
 
     pub(super) fn decode(input: &mut Input<'a>, rows: usize) -> Result<Self, ColumnsError> {
@@ -101,7 +137,7 @@ pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) {
     }
     out.truncate(form);
     out.push(PLAIN);
-    Plain::encode(rows, out);
+    Plain::encode(rows.iter().copied(), out);
 }
 
 /// Whether the first and the last row hold no control bytes; `text` finds out the rest.

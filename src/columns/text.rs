@@ -15,25 +15,28 @@
 //!    3 │ strings, in full
 //! ```
 
+use std::cell::RefCell;
+
+use crate::columns::holes::{Cells, Hole, put_bytes};
 use crate::columns::input::{ColumnsError, Input};
 use crate::columns::ints;
-use crate::columns::strings::{Plain, Strings};
-
-const NUMBERS: u8 = 0;
-const MARKED: u8 = 1;
-const WORDS: u8 = 2;
-const FULL: u8 = 3;
+use crate::columns::strings::{Piece, Plain, Strings};
 
 /// How many rows are looked at for what is the same in all.
-const SAMPLE: usize = 32;
+const SAMPLE: usize = 16;
 /// How many kinds of punctuation get templates.
 const SKELETONS: usize = 8;
 /// More tokens in a row than this: it is not worth it.
 const MAX_HOLES: usize = 64;
 /// How long a row may be that is looked at.
 const MAX_ROW: usize = 4096;
-/// How many distinct words get a table.
-const MAX_WORDS: usize = 256;
+/// How many holes a thread keeps for its next block.
+const MAX_SPARE: usize = MAX_HOLES;
+
+thread_local! {
+    /// Holes to be filled again. Of a thread, since there are few that write, and partitions may be many.
+    static SPARE: RefCell<Vec<Hole>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Whether a byte belongs to a token.
 static IN_TOKEN: [bool; 256] = {
@@ -79,41 +82,40 @@ impl Literal {
         Literal { bytes, head: u128::from_le_bytes(head), mask, end: None }
     }
 
-    /// What stands behind the literal.
+    /// Whether `rest` begins with the literal.
     #[inline]
-    fn strip<'a>(&self, row: &'a [u8]) -> Option<&'a [u8]> {
-        match row.first_chunk() {
-            Some(head) if self.bytes.len() <= 16 => {
-                ((u128::from_le_bytes(*head) ^ self.head) & self.mask == 0).then(|| &row[self.bytes.len()..])
-            }
-            _ => row.strip_prefix(self.bytes.as_slice()),
+    fn begins(&self, rest: &[u8]) -> bool {
+        match rest.first_chunk() {
+            Some(head) if self.bytes.len() <= 16 => (u128::from_le_bytes(*head) ^ self.head) & self.mask == 0,
+            _ => rest.starts_with(&self.bytes),
         }
     }
 
-    /// The hole and what follows it.
+    /// How long the hole is that `rest` begins with.
     #[inline]
-    fn hole<'a>(&self, rest: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        match self.end {
-            Some(end) => rest.split_at_checked(find(end, rest)?),
-            None => Some((rest, &[])),
-        }
+    fn hole(&self, rest: &[u8]) -> Option<usize> {
+        self.end.map_or(Some(rest.len()), |end| find(end, rest))
     }
 }
+
+/// Where a cell begins in its row, and how long it is.
+type Span = (usize, usize);
 
 /// Where `byte` first stands in `bytes`; eight at a time.
 #[inline]
 fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     let wanted = ONES * u64::from(byte);
-    let (eights, rest) = bytes.as_chunks::<8>();
-    for (i, eight) in eights.iter().enumerate() {
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk() {
         let differs = u64::from_le_bytes(*eight) ^ wanted;
         let zeros = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
         if zeros != 0 {
-            return Some(i * 8 + zeros.trailing_zeros() as usize / 8);
+            return Some(at + zeros.trailing_zeros() as usize / 8);
         }
+        at += 8;
     }
-    rest.iter().position(|b| *b == byte).map(|at| eights.len() * 8 + at)
+    bytes[at..].iter().position(|b| *b == byte).map(|rest| at + rest)
 }
 
 impl Template {
@@ -147,57 +149,62 @@ impl Template {
         self.literals.len()
     }
 
-    /// Adds what fills the holes to `cells`; false, and nothing added, where `row` does not fit.
-    fn split<'a>(&self, row: &'a [u8], cells: &mut Vec<&'a [u8]>) -> bool {
-        let before = cells.len();
+    /// Finds what fills the holes; false where `row` does not fit.
+    #[inline]
+    fn split(&self, row: &[u8], spans: &mut [Span; MAX_HOLES]) -> bool {
         let mut rest = row;
-        for literal in &self.literals {
-            match literal.strip(rest).and_then(|rest| literal.hole(rest)) {
-                Some((cell, behind)) if !cell.is_empty() => {
-                    cells.push(cell);
-                    rest = behind;
+        for (literal, span) in self.literals.iter().zip(spans) {
+            if !literal.begins(rest) {
+                return false;
+            }
+            rest = &rest[literal.bytes.len()..];
+            match literal.hole(rest) {
+                None | Some(0) => return false,
+                Some(len) => {
+                    *span = (row.len() - rest.len(), len);
+                    rest = &rest[len..];
                 }
-                _ => {
-                    cells.truncate(before);
-                    return false;
-                }
             }
         }
-        if rest != self.last {
-            cells.truncate(before);
-            return false;
-        }
-        true
+        rest == self.last
     }
-}
-
-/// The tokens of `row`, and its punctuation with a mark for each.
-fn skeleton(row: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
-    let (mut marks, mut tokens, mut at) = (Vec::new(), Vec::new(), 0);
-    while at < row.len() {
-        match token_len(&row[at..]) {
-            0 => {
-                marks.push(row[at]);
-                at += 1;
-            }
-            len => {
-                // No punctuation has this value.
-                marks.push(u8::MAX);
-                tokens.push(&row[at..at + len]);
-                at += len;
-            }
-        }
-    }
-    (!tokens.is_empty() && tokens.len() <= MAX_HOLES && row.len() <= MAX_ROW).then_some((marks, tokens))
 }
 
 /// Rows of a sample that have the same punctuation, and which of their tokens never change.
 struct Kind<'a> {
-    marks: Vec<u8>,
     row: &'a [u8],
-    tokens: Vec<&'a [u8]>,
+    /// A hole for each token.
+    open: Template,
+    spans: [Span; MAX_HOLES],
     fixed: Vec<bool>,
     count: usize,
+}
+
+impl<'a> Kind<'a> {
+    /// The kind of `row`; none where it has no tokens, or too much.
+    fn of(row: &'a [u8]) -> Option<Self> {
+        let open = (row.len() <= MAX_ROW).then(|| Template::of(row, &[]))?;
+        let (mut spans, holes) = ([(0, 0); MAX_HOLES], open.holes());
+        ((1..=MAX_HOLES).contains(&holes) && open.split(row, &mut spans)).then(|| {
+            let fixed = vec![true; holes];
+            Kind { row, open, spans, fixed, count: 1 }
+        })
+    }
+
+    /// Takes `row` in, if it has the same punctuation.
+    fn takes(&mut self, row: &[u8]) -> bool {
+        let (mut spans, holes) = ([(0, 0); MAX_HOLES], self.fixed.len());
+        if !self.open.split(row, &mut spans)
+            || spans[..holes].iter().any(|(at, len)| token_len(&row[*at..at + len]) < *len)
+        {
+            return false;
+        }
+        self.count += 1;
+        for (fixed, ((at, len), mine)) in self.fixed.iter_mut().zip(spans.iter().zip(&self.spans)) {
+            *fixed &= row[*at..at + len] == self.row[mine.0..mine.0 + mine.1];
+        }
+        true
+    }
 }
 
 /// Templates for rows such as `rows`, the closest first; for each kind of punctuation one with what never changed
@@ -205,25 +212,15 @@ struct Kind<'a> {
 fn templates(rows: &[&[u8]]) -> Vec<Template> {
     let mut kinds: Vec<Kind<'_>> = Vec::new();
     for row in rows.iter().step_by(rows.len().div_ceil(SAMPLE).max(1)) {
-        let Some((marks, tokens)) = skeleton(row) else { continue };
-        if let Some(kind) = kinds.iter_mut().find(|kind| kind.marks == marks) {
-            kind.count += 1;
-            for (i, fixed) in kind.fixed.iter_mut().enumerate() {
-                *fixed &= kind.tokens[i] == tokens[i];
-            }
-        } else if kinds.len() < SKELETONS {
-            let fixed = vec![true; tokens.len()];
-            kinds.push(Kind { marks, row, tokens, fixed, count: 1 });
+        if !kinds.iter_mut().any(|kind| kind.takes(row)) && kinds.len() < SKELETONS {
+            kinds.extend(Kind::of(row));
         }
     }
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
-    let mut templates = Vec::new();
-    for kind in &kinds {
-        if kind.count > 1 && kind.fixed.contains(&true) {
-            templates.push(Template::of(kind.row, &kind.fixed));
-        }
-    }
-    templates.extend(kinds.iter().map(|kind| Template::of(kind.row, &[])));
+    let changing = |kind: &&Kind<'_>| kind.count > 1 && kind.fixed.contains(&true);
+    let mut templates: Vec<_> =
+        kinds.iter().filter(changing).map(|kind| Template::of(kind.row, &kind.fixed)).collect();
+    templates.extend(kinds.into_iter().map(|kind| kind.open));
     templates
 }
 
@@ -233,206 +230,71 @@ pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) -> bool {
     if templates.is_empty() {
         return false;
     }
-    let mut cells: Vec<Vec<&[u8]>> = templates.iter().map(|_| Vec::new()).collect();
-    cells[0].reserve(rows.len() * templates[0].holes());
+    let mut spare = SPARE.try_with(RefCell::take).unwrap_or_default();
+    let done = encode_by(&templates, rows, &mut spare, out);
+    spare.truncate(MAX_SPARE);
+    spare.iter_mut().for_each(Hole::clear);
+    let _ = SPARE.try_with(|kept| kept.replace(spare));
+    done
+}
+
+/// Writes `rows` by means of `templates`, with `holes` whose content is of no interest.
+fn encode_by(templates: &[Template], rows: &[&[u8]], holes: &mut Vec<Hole>, out: &mut Vec<u8>) -> bool {
+    let mut starts = Vec::with_capacity(templates.len());
+    let count = templates.iter().fold(0, |at, template| {
+        starts.push(at);
+        at + template.holes()
+    });
+    holes.resize_with(count.max(holes.len()), Hole::default);
     let (mut ids, mut odd, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
+    let mut spans = [(0, 0); MAX_HOLES];
     for row in rows {
         // Rows of a kind come together, and the closest template is the cheapest.
         let others = (0..templates.len()).filter(|at| *at != last);
-        let found = std::iter::once(last).chain(others).find(|at| templates[*at].split(row, &mut cells[*at]));
-        last = found.unwrap_or(last);
-        ids.push(found.unwrap_or(templates.len()) as u64);
-        if found.is_none() {
-            odd.push(*row);
-            if odd.len() * 2 > rows.len() {
-                return false;
+        let found = std::iter::once(last).chain(others).find(|at| templates[*at].split(row, &mut spans));
+        match found {
+            Some(id) => {
+                last = id;
+                let holes = &mut holes[starts[id]..][..templates[id].holes()];
+                holes.iter_mut().zip(&spans).for_each(|(hole, (at, len))| hole.take(&row[*at..], *len));
+            }
+            None => {
+                odd.push(*row);
+                if odd.len() * 2 > rows.len() {
+                    return false;
+                }
             }
         }
+        ids.push(found.unwrap_or(templates.len()) as u64);
     }
     ints::put_varint(out, templates.len() as u64);
-    for template in &templates {
+    for template in templates {
         ints::put_varint(out, template.holes() as u64);
         template.literals.iter().for_each(|literal| put_bytes(out, &literal.bytes));
         put_bytes(out, &template.last);
     }
     ints::encode(&ids, out);
-    Plain::encode(&odd, out);
-    for (template, cells) in templates.iter().zip(&cells) {
-        let mut column = Vec::with_capacity(ids.len());
-        for hole in 0..template.holes() {
-            column.clear();
-            column.extend(cells.iter().skip(hole).step_by(template.holes()));
-            if !column.is_empty() {
-                encode_cells(&column, out);
+    Plain::encode(odd.iter().copied(), out);
+    for (id, template) in templates.iter().enumerate() {
+        let holes = &mut holes[starts[id]..][..template.holes()];
+        // What is neither numbers nor words is worth another look at the rows.
+        let mut cells: Vec<&[u8]> = Vec::new();
+        if holes.iter().any(Hole::is_mixed) {
+            for row in rows.iter().zip(&ids).filter(|(_, of)| **of == id as u64).map(|(row, _)| row) {
+                template.split(row, &mut spans);
+                cells.extend(spans[..holes.len()].iter().map(|(at, len)| &row[*at..at + len]));
+            }
+        }
+        let step = holes.len();
+        for (nth, hole) in holes.iter_mut().enumerate() {
+            if hole.is_mixed() {
+                hole.encode_mixed(cells.iter().skip(nth).step_by(step).copied(), out);
+            } else {
+                hole.encode(out);
             }
         }
     }
     true
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    ints::put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Eight decimal digits as a number; `None` where one of the bytes is none.
-fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
-    let word = u64::from_le_bytes(bytes);
-    let low = word.wrapping_sub(0x3030_3030_3030_3030);
-    if (low | low.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
-        return None;
-    }
-    // Neighbours to pairs, pairs to fours, fours to the whole.
-    let pairs = (low.wrapping_mul(10) + (low >> 8)) & 0x00FF_00FF_00FF_00FF;
-    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
-    Some((fours.wrapping_mul(10_000) + (fours >> 32)) & 0xFFFF_FFFF)
-}
-
-/// A number of at most 18 digits.
-fn number(cell: &[u8]) -> Option<u64> {
-    if cell.len() > 18 {
-        return nineteen(cell);
-    }
-    let (eights, rest) = cell.as_chunks::<8>();
-    let mut v = 0;
-    for eight in eights {
-        v = v * 100_000_000 + eight_digits(*eight)?;
-    }
-    for &byte in rest {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        v = v * 10 + u64::from(digit);
-    }
-    Some(v)
-}
-
-/// A number of 19 digits, such as the nanoseconds since 1970.
-fn nineteen(cell: &[u8]) -> Option<u64> {
-    let (last, first) = cell.split_last()?;
-    let digit = last.wrapping_sub(b'0');
-    (cell.len() == 19 && digit <= 9).then_some(())?;
-    number(first)?.checked_mul(10)?.checked_add(u64::from(digit))
-}
-
-/// The cells of one hole as numbers, and whether they have zeros in front; `None` where one is no number.
-fn numbers(cells: &[&[u8]]) -> Option<(Vec<u64>, bool)> {
-    let (mut values, mut zeros) = (Vec::with_capacity(cells.len()), false);
-    for cell in cells {
-        values.push(number(cell)?);
-        zeros |= cell[0] == b'0' && cell.len() > 1;
-    }
-    // The mark in front of a number takes a digit more.
-    (!zeros || cells.iter().all(|cell| cell.len() <= 18)).then_some((values, zeros))
-}
-
-fn encode_cells(cells: &[&[u8]], out: &mut Vec<u8>) {
-    if let Some((mut values, zeros)) = numbers(cells) {
-        out.push(if zeros { MARKED } else { NUMBERS });
-        if zeros {
-            values.iter_mut().zip(cells).for_each(|(v, cell)| *v += 10u64.pow(cell.len() as u32));
-        }
-        return ints::encode(&values, out);
-    }
-    match words(cells) {
-        Some((table, indexes)) => {
-            out.push(WORDS);
-            ints::put_varint(out, table.len() as u64);
-            table.iter().for_each(|word| put_bytes(out, word));
-            ints::encode(&indexes, out);
-        }
-        None => {
-            out.push(FULL);
-            Plain::encode(cells, out);
-        }
-    }
-}
-
-/// The distinct words and each cell's; `None` where there are too many.
-fn words<'a>(cells: &[&'a [u8]]) -> Option<(Vec<&'a [u8]>, Vec<u64>)> {
-    const SLOTS: usize = 1024;
-    let mut slots = [0u16; SLOTS];
-    let (mut table, mut indexes) = (Vec::<&[u8]>::new(), Vec::with_capacity(cells.len()));
-    for &cell in cells {
-        let mut hash = cell.len() as u64;
-        for chunk in cell.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-        }
-        let mut slot = (hash.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 54) as usize;
-        let index = loop {
-            match slots[slot] {
-                0 if table.len() == MAX_WORDS => return None,
-                0 => {
-                    table.push(cell);
-                    slots[slot] = table.len() as u16;
-                    break table.len() - 1;
-                }
-                taken if table[taken as usize - 1] == cell => break taken as usize - 1,
-                _ => slot = (slot + 1) % SLOTS,
-            }
-        };
-        indexes.push(index as u64);
-    }
-    Some((table, indexes))
-}
-
-/// A hole's column, read back.
-enum Cells<'a> {
-    Numbers(Vec<u64>),
-    Marked(Vec<u64>),
-    Words(Vec<&'a [u8]>, Vec<u64>),
-    Full(Plain<'a>),
-}
-
-impl<'a> Cells<'a> {
-    fn decode(input: &mut Input<'a>, rows: usize) -> Result<Self, ColumnsError> {
-        Ok(match input.byte()? {
-            NUMBERS => Cells::Numbers(ints::decode(input, rows)?),
-            MARKED => Cells::Marked(ints::decode(input, rows)?),
-            WORDS => {
-                let count = input.len_up_to(MAX_WORDS)?;
-                let table = (0..count).map(|_| input.bytes()).collect::<Result<Vec<_>, _>>()?;
-                let indexes = ints::decode(input, rows)?;
-                if indexes.iter().any(|index| *index >= count as u64) {
-                    return Err(ColumnsError("an index outside of its words"));
-                }
-                Cells::Words(table, indexes)
-            }
-            FULL => Cells::Full(Plain::decode(input, rows)?),
-            _ => return Err(ColumnsError("a hole of an unknown form")),
-        })
-    }
-
-    fn put(&self, row: usize, out: &mut Strings) -> Result<(), ColumnsError> {
-        let mut digits = [0; 20];
-        match self {
-            Cells::Numbers(values) => out.put(decimal(values[row], &mut digits)),
-            Cells::Marked(values) => match decimal(values[row], &mut digits) {
-                [b'1', rest @ ..] => out.put(rest),
-                _ => Err(ColumnsError("a number without its mark")),
-            },
-            #[allow(clippy::cast_possible_truncation)] // checked to be an index
-            Cells::Words(table, indexes) => out.put(table[indexes[row] as usize]),
-            Cells::Full(strings) => out.put(strings.get(row)),
-        }
-    }
-}
-
-fn decimal(mut v: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        #[allow(clippy::cast_possible_truncation)] // a digit
-        let digit = (v % 10) as u8;
-        digits[at] = b'0' + digit;
-        v /= 10;
-        if v == 0 {
-            return &digits[at..];
-        }
-    }
 }
 
 /// Reads what [`encode`] wrote of `rows` rows.
@@ -441,7 +303,7 @@ pub(super) fn decode(input: &mut Input<'_>, rows: usize, out: &mut Strings) -> R
     let mut templates = Vec::with_capacity(count);
     for _ in 0..count {
         let holes = input.len_up_to(MAX_HOLES)?;
-        templates.push((0..=holes).map(|_| input.bytes()).collect::<Result<Vec<_>, _>>()?);
+        templates.push((0..=holes).map(|_| input.bytes().map(Piece::new)).collect::<Result<Vec<_>, _>>()?);
     }
     let ids = ints::decode(input, rows)?;
     let mut rows_of = vec![0usize; count + 1];
@@ -472,10 +334,10 @@ pub(super) fn decode(input: &mut Input<'_>, rows: usize, out: &mut Strings) -> R
         if id == count {
             out.put(odd.get(row))?;
         } else {
-            out.put(templates[id][0])?;
+            templates[id][0].put(out)?;
             for (cells, literal) in columns[id].iter().zip(&templates[id][1..]) {
                 cells.put(row, out)?;
-                out.put(literal)?;
+                literal.put(out)?;
             }
         }
         out.end();
