@@ -9,6 +9,7 @@
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
 // builder, options   what can be set
 // admin          ConsumerGroup: a group as its users hold it
+// share          share groups, a house of its own
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
@@ -21,6 +22,7 @@ pub(crate) mod offsets;
 pub(crate) mod options;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod share;
 pub(crate) mod sticky;
 
 use std::sync::Arc;
