@@ -100,6 +100,8 @@ pub enum ErrorKind {
     GroupIdNotFound,
     /// The group has live members.
     GroupNotEmpty,
+    /// A member of a share group settles a record that it does not hold, or no longer.
+    InvalidRecordState,
     /// A sequence number that is neither the next nor a remembered one.
     OutOfOrderSequence,
     /// The producer's epoch is older than the newest one seen.

@@ -51,6 +51,7 @@
 //! - [`Log`], [`Topic`], [`partition`]: open, create, find; append to and read from one partition directly.
 //! - [`Producer`], [`Delivery`], [`producer`], [`partitioner`]: send, with a promise.
 //! - [`Consumer`], [`ConsumerGroup`], [`consumer`], [`assignor`]: poll, seek, commit, share partitions.
+//! - [`share`]: records of one partition in many hands, with retries and dead letters: Kafka's queues.
 //! - [`Error`] and [`ErrorKind`]: one error, that tells topic, partition, offset and file.
 //! - [`codec`], [`clock`], [`topic`], [`admin`]: what can be set or replaced.
 //! - [`_documentation`]: every byte on disk, the way of a record through the code, and why things are as they are.
@@ -85,6 +86,14 @@ mod topic_partition;
 pub mod assignor {
     //! Who reads which partition of a group's topics.
     pub use crate::consumer::assignor::*;
+}
+pub mod share {
+    //! Share groups: a topic as a queue of work, with retries and dead letters.
+    pub use crate::consumer::share::admin::{ShareGroup, ShareGroupDescription, SharePartitionDescription};
+    pub use crate::consumer::share::options::{AcknowledgeMode, ShareConfig};
+    pub use crate::consumer::share::poll::{ShareConsumer, ShareConsumerBuilder};
+    pub use crate::consumer::share::records::{ShareRecord, ShareRecords, ShareRecordsIter};
+    pub use crate::consumer::share::state::Acknowledge;
 }
 pub mod topic {
     //! What the settings of a topic are made of.

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::consumer::assignor::{Assignor, CooperativeSticky, GroupFacts, MemberFacts};
 use crate::consumer::committed::{Committed, Entry, at};
+use crate::consumer::share::group::Shares;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
 use crate::partition::watermarks::Signal;
@@ -32,6 +33,7 @@ use crate::topic_partition::TopicPartition;
 #[derive(Default)]
 pub(crate) struct Groups {
     pub(crate) committed: Committed,
+    pub(crate) shares: Shares,
     /// Never shrinks, so that two handles of one name always mean the same group.
     groups: Mutex<HashMap<String, Arc<Group>>>,
     epochs: AtomicU64,

@@ -10,6 +10,7 @@
 // builder, options   what can be set
 // parallel       a consumer's records on many threads, in order per key
 // admin          ConsumerGroup: a group as its users hold it
+// share          share groups, a house of its own
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
@@ -23,6 +24,7 @@ pub(crate) mod options;
 pub(crate) mod parallel;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod share;
 pub(crate) mod sticky;
 
 use std::sync::Arc;

@@ -33,6 +33,8 @@ pub(crate) const TOPICS: &str = "__topics";
 pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 /// The topic that records the states of transactions.
 pub(crate) const TRANSACTIONS: &str = "__transactions";
+/// The topic that records what share groups have done.
+pub(crate) const SHARE_GROUP_STATE: &str = "__share_group_state";
 /// Ids up to this one are for internal topics; ids of users are random and larger.
 pub(crate) const LAST_INTERNAL_ID: u64 = 255;
 /// The longest name of a topic, in bytes.
@@ -433,6 +435,7 @@ pub(crate) fn internal_id(name: &str) -> Option<u64> {
         TOPICS => Some(1),
         CONSUMER_OFFSETS => Some(2),
         TRANSACTIONS => Some(3),
+        SHARE_GROUP_STATE => Some(4),
         _ => None,
     }
 }

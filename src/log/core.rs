@@ -13,8 +13,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{
-    CONSUMER_OFFSETS, Catalog, LAST_INTERNAL_ID, TOPICS, TopicConfig, TopicRecord, check_topic_name,
-    folder_name, internal_id, is_internal,
+    CONSUMER_OFFSETS, Catalog, LAST_INTERNAL_ID, SHARE_GROUP_STATE, TOPICS, TopicConfig, TopicRecord,
+    check_topic_name, folder_name, internal_id, is_internal,
 };
 use crate::log::report::RecoveryReport;
 use crate::log::root::RootFile;
@@ -508,5 +508,7 @@ pub(crate) fn partition_folder(topic: &str, id: u64, partition: u32) -> PathBuf 
 
 /// The internal topics that every log has, with their ids.
 pub(crate) fn built_in() -> impl Iterator<Item = (&'static str, u64)> {
-    [TOPICS, CONSUMER_OFFSETS].into_iter().filter_map(|name| Some((name, internal_id(name)?)))
+    [TOPICS, CONSUMER_OFFSETS, SHARE_GROUP_STATE]
+        .into_iter()
+        .filter_map(|name| Some((name, internal_id(name)?)))
 }

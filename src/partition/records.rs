@@ -45,7 +45,8 @@ pub(crate) struct Run {
     source: Source,
     /// How many records there are, control records not counted.
     pub(crate) count: usize,
-    /// Which assignment of a consumer read it; a record of an older one cannot be committed.
+    /// Which assignment of a consumer read it; a record of an older one cannot be committed. For a share group: how
+    /// often its records were delivered.
     pub(crate) assignment: u64,
 }
 
