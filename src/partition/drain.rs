@@ -443,3 +443,7 @@ fn verify_append(frames: &[u8], salt: u64, at: usize, most: usize) -> Result<usi
     }
     Ok(len)
 }
+
+#[cfg(test)]
+#[path = "drain_tests.rs"]
+mod tests;
