@@ -111,7 +111,7 @@ fn zeros_ahead_of_a_flushed_block_are_tail_and_may_find_no_room() {
     writer.segment().flush().unwrap();
 
     bench.plan.inject(Fault::nth(2).of(Op::Write).errno(Fault::ENOSPC));
-    writer.append_one(&block_at(&writer, &[3], 9_000, 0, false)).unwrap();
+    writer.append_one(&block_at(&writer, &[3], 30_000, 0, false)).unwrap();
     assert_eq!(bench.plan.fired(), 1, "it is the zeros that found no room");
     assert_eq!(offsets(writer.segment()), [0, 1, 2, 3]);
     bench.directory.latch().check().unwrap();

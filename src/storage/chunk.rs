@@ -1,25 +1,7 @@
 //! A piece of the hot tail: memory that one writer fills and any number of readers read in place.
 //!
 //! The only file with `unsafe`. A chunk is heap memory, or a slot of a staging file that is mapped and shared, so that
-//! what was appended outlives the process. Its bytes, little-endian:
-//!
-//! ```text
-//!   0  magic         u32   "TLC1"   ┐ one word, zeroed first and stored last
-//!   4  checksum      u32            ┘ CRC-32 of bytes 8..64, begun with the mix of the file's key and the slot's position
-//!   8  version       u32   1
-//!  12  slot length   u32   all of it, these 128 bytes too; whole granules, at most 1 GiB
-//!  16  topic id      u64
-//!  24  partition     u32
-//!  28  leader epoch  u32
-//!  32  base offset   u64   of the first frame
-//!  40  incarnation   u64   of the open that wrote it
-//!  48  salt          u64   random, never 0, never the slot's previous one
-//!  56  reserved      u64   0
-//!  64  reserved            64 bytes, 0, for readers in other processes
-//! 128  frames, back to back; then a zero word, unless the last frame ends the slot
-//! ```
-//!
-//! Positions count from the slot's first byte, so the first frame is at 128.
+//! what was appended outlives the process. Its bytes are drawn in `slot`.
 //!
 //! # Why this is sound
 //!

@@ -9,6 +9,7 @@ mod l;
 mod o;
 mod p;
 mod plans;
+mod q;
 mod r;
 mod rr;
 mod s;

@@ -1,7 +1,8 @@
 //! What Kafka's `SharePartitionTest` asserts, with its numbers; and the machine beside the simplest model.
 
-use super::*;
 use std::time::Duration;
+
+use crate::consumer::share::state::*;
 
 const LIMITS: Limits = Limits { deliveries: 5, window: 2_000, letters: false };
 const LOCK: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
 //! The bytes of `__share_group_state`, and what is not such bytes.
 
-use super::*;
 use crate::clock::Timestamp;
 use crate::consumer::share::state::{Acknowledge, Limits, Want};
+use crate::consumer::share::stored::*;
 
 const KEY: StateKey<'_> = StateKey { group: "work", topic_id: 0x0102_0304_0506_0708, partition: 3 };
 
