@@ -624,3 +624,7 @@ fn check_plan(
     }
     Ok(targets)
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;
