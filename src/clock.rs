@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
 /// A moment: nanoseconds since the Unix epoch, negative before it.
 ///
 /// A type of its own, so that Kafka's milliseconds cannot slip in as a moment in January 1970.
@@ -80,12 +82,25 @@ impl fmt::Display for Timestamp {
 }
 
 /// Where a log takes its time from: timestamps of records, the age in
-/// [`OffsetReset::By`](crate::OffsetReset::By), automatic commits.
+/// [`OffsetReset::By`](crate::OffsetReset::By), automatic commits, the silence that a group allows its members.
 ///
 /// Implement it to test time without waiting; [`ManualClock`] is one that stands still until told.
 pub trait Clock: Send + Sync + 'static {
     /// The moment that it is now.
     fn now(&self) -> Timestamp;
+
+    /// The moment that it is now, or was some milliseconds ago where that is cheaper to say: what time-outs go by.
+    fn roughly_now(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// Has `tell` called whenever the clock has been set, until it answers false.
+    ///
+    /// Who waits for a time-out sleeps in real time, and looks at the clock again when told. A clock that runs by
+    /// itself has nothing to tell, which is what the default does.
+    fn on_set(&self, tell: Box<dyn Fn() -> bool + Send + Sync>) {
+        drop(tell);
+    }
 }
 
 /// The system's wall clock.
@@ -99,6 +114,10 @@ impl Clock for SystemClock {
             Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
         };
         Timestamp(nanos)
+    }
+
+    fn roughly_now(&self) -> Timestamp {
+        CoarseClock.now()
     }
 }
 
@@ -143,19 +162,23 @@ impl Clock for CoarseClock {
 /// assert_eq!(clock.now(), Timestamp::from_millis(2_000));
 /// # Ok::<(), tapelog::Error>(())
 /// ```
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+#[derive(Default)]
+pub struct ManualClock {
+    now: AtomicI64,
+    told: Mutex<Vec<Box<dyn Fn() -> bool + Send + Sync>>>,
+}
 
 impl ManualClock {
     /// A clock that says `now` until told otherwise.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        ManualClock(AtomicI64::new(now.as_nanos()))
+        ManualClock { now: AtomicI64::new(now.as_nanos()), told: Mutex::default() }
     }
 
     /// Sets the clock, forwards or backwards.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.as_nanos(), Ordering::Release);
+        self.now.store(now.as_nanos(), Ordering::Release);
+        self.told.lock().retain(|tell| tell());
     }
 
     /// Moves the clock forwards.
@@ -166,7 +189,17 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::Acquire))
+        Timestamp(self.now.load(Ordering::Acquire))
+    }
+
+    fn on_set(&self, tell: Box<dyn Fn() -> bool + Send + Sync>) {
+        self.told.lock().push(tell);
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.now()).finish()
     }
 }
 

@@ -90,6 +90,8 @@ pub enum ErrorKind {
     UnknownMemberId,
     /// The member's generation has passed.
     IllegalGeneration,
+    /// The member names no assignor that all other members of the group name too.
+    InconsistentGroupProtocol,
     /// The group is moving partitions; poll, then try again.
     RebalanceInProgress,
     /// Another member took over this instance id.

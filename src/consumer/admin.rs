@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::consumer::assignor::Assignor;
 use crate::consumer::builder::ConsumerBuilder;
 use crate::consumer::group::{Group, Groups};
+use crate::consumer::options::Named;
 use crate::consumer::poll::Consumer;
+use crate::consumer::states::GroupState;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::topic_partition::TopicPartition;
@@ -36,20 +39,6 @@ pub struct ConsumerGroup {
     group: Arc<Group>,
 }
 
-/// Where a group stands. (Kafka: KIP-848's states.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GroupState {
-    /// There is no such group: nobody joined it and nothing is committed for it.
-    Dead,
-    /// It has no members.
-    Empty,
-    /// Partitions are on their way: members have yet to poll.
-    Reconciling,
-    /// Every member reads what it should.
-    Stable,
-}
-
 /// A group as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,6 +65,12 @@ pub struct MemberDescription {
     pub subscriptions: Vec<String>,
     /// What it reads, in order.
     pub assignment: Vec<TopicPartition>,
+    /// Whether it is a static member whose consumer was closed, and whose partitions wait for the next one.
+    pub away: bool,
+    /// How long ago it polled or committed last, by the log's clock; zero while it is inside of a poll.
+    pub silent_for: Duration,
+    /// A warning: it has been silent for more than half of its `max_poll_interval`, after which it is taken out.
+    pub late: bool,
 }
 
 impl ConsumerGroup {
@@ -104,11 +99,12 @@ impl ConsumerGroup {
         self.consumer().subscribe(topics)
     }
 
-    /// Has `assignor` share out the partitions from now on, for all handles and members of the group;
-    /// [`Range`](crate::assignor::Range) unless set.
+    /// Has `assignor` share out the partitions from now on, for all handles and members of the group, except for
+    /// members that name assignors of their own;
+    /// [`CooperativeSticky`](crate::assignor::CooperativeSticky) unless set.
     #[must_use]
     pub fn assignor(self, assignor: impl Assignor) -> Self {
-        self.group.set_assignor(Arc::new(assignor));
+        self.group.set_assignor(Named::new(assignor));
         self
     }
 
@@ -119,19 +115,20 @@ impl ConsumerGroup {
     pub fn describe(&self) -> Result<GroupDescription> {
         let has_offsets = !self.groups.committed.of_group(&self.log, self.name())?.is_empty();
         let found = self.group.snapshot(&self.log);
-        let state = match (found.members.is_empty(), found.settled) {
-            (true, _) if !found.known && !has_offsets => GroupState::Dead,
-            (true, _) => GroupState::Empty,
-            (false, true) => GroupState::Stable,
-            (false, false) => GroupState::Reconciling,
+        let state = match found.stage {
+            GroupState::Empty if !found.known && !has_offsets => GroupState::Dead,
+            stage => stage,
         };
         let members = found.members.into_iter().map(|member| MemberDescription {
             id: member.id,
             instance_id: member.instance_id,
             subscriptions: member.subscriptions,
             assignment: member.owned,
+            away: member.away,
+            silent_for: member.silent_for,
+            late: member.late,
         });
-        let assignor = found.assignor.name().to_owned();
+        let assignor = found.assignor.to_string();
         Ok(GroupDescription { state, generation: found.generation, assignor, members: members.collect() })
     }
 

@@ -224,9 +224,40 @@ impl Assignor for RoundRobin {
     }
 }
 
+/// Which of the assignors that members name, each the one it likes best first, the group follows: of those that all
+/// members name, the one that most like best; of equals, the one that the first member names first.
+/// `None` where they have none in common. (Kafka: `ClassicGroup.selectProtocol`.)
+pub(crate) fn select<'a>(members: &[Vec<&'a str>]) -> Option<&'a str> {
+    let common = |name: &&str| members.iter().all(|names| names.contains(name));
+    let best = |names: &Vec<&'a str>| names.iter().copied().find(common);
+    let votes: Vec<&str> = members.iter().filter_map(best).collect();
+    let mut candidates = members.first()?.iter().copied().filter(common).collect::<Vec<_>>();
+    // A stable sort: the first member's order stays among equals.
+    candidates.sort_by_key(|name| std::cmp::Reverse(votes.iter().filter(|vote| *vote == name).count()));
+    candidates.first().copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_assignor_that_most_like_best_of_those_that_all_name() {
+        let (range, round, own) = ("range", "roundrobin", "own");
+        let cases: [(&[&[&str]], Option<&str>); 7] = [
+            (&[], None),
+            (&[&[range, round]], Some(range)),
+            (&[&[range, round], &[round, range]], Some(range)),
+            (&[&[range, round], &[round, range], &[round, range]], Some(round)),
+            (&[&[own, range], &[range, round]], Some(range)),
+            (&[&[own, range, round], &[own, round, range], &[round, range]], Some(round)),
+            (&[&[range], &[round]], None),
+        ];
+        for (members, expected) in cases {
+            let members: Vec<Vec<&str>> = members.iter().map(|names| names.to_vec()).collect();
+            assert_eq!(select(&members), expected, "{members:?}");
+        }
+    }
 
     #[test]
     fn static_members_come_first_by_instance_then_others_by_id() {

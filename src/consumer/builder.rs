@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::consumer::assignor::Assignor;
 use crate::consumer::group::Group;
 use crate::consumer::listener::RebalanceListener;
-use crate::consumer::options::{OffsetReset, Options, WaitStrategy};
+use crate::consumer::options::{Named, OffsetReset, Options, WaitStrategy};
 use crate::consumer::poll::Consumer;
 use crate::consumer::reading::Reading;
 use crate::error::Result;
@@ -90,10 +91,39 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The member's own name, which assignors and descriptions of the group show.
-    /// (Kafka: `group.instance.id`.)
+    /// Makes the consumer a static member, with a name of its own. (Kafka: `group.instance.id`, KIP-345.)
+    ///
+    /// To close or drop it is not to leave the group: who joins with the same name within `session_timeout` goes on
+    /// in its place, with the same partitions and without a rebalance. If the consumer before is still in use, all
+    /// its calls fail with `FencedInstanceId` from then on. [`Consumer::unsubscribe`] leaves at once.
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.options.instance_id = Some(id.into());
+        self
+    }
+
+    /// How long a member may do nothing between two polls before its partitions go to others; 5 minutes unless set,
+    /// by the log's clock. A commit counts as a sign of life, as does to be inside of a poll or of its listener.
+    /// (Kafka: `max.poll.interval.ms`.)
+    ///
+    /// Who is late finds its commits refused with `CommitFailed`; its next poll tells the listener that all was
+    /// lost, and joins again.
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.options.max_poll_interval = interval;
+        self
+    }
+
+    /// How long the partitions of a static member wait for it once it was closed or dropped; 45 seconds unless set,
+    /// by the log's clock. (Kafka: `session.timeout.ms`.)
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.options.session_timeout = timeout;
+        self
+    }
+
+    /// An assignor that the member would follow, if those named before are not to be. The group follows one that
+    /// all its members name: that which most of them like best. Who names none names the group's.
+    /// (Kafka: `partition.assignment.strategy`.)
+    pub fn assignor(mut self, assignor: impl Assignor) -> Self {
+        self.options.assignors.0.push(Named::new(assignor));
         self
     }
 

@@ -12,20 +12,29 @@
 //!                             take target − owned by anyone ◄┘
 //! ```
 //!
+//! A member that was silent for too long is taken out by whoever looks first: the poll of another, a description,
+//! or the log's keeper. Its consumer finds its [`Seat`] ended.
+//!
 //! User code (assignors, listeners) runs with no lock held.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::consumer::assignor::{Assignor, CooperativeSticky, GroupFacts, MemberFacts};
+use crate::clock::Timestamp;
+use crate::consumer::assignor::{CooperativeSticky, GroupFacts, MemberFacts, select};
 use crate::consumer::committed::{Committed, Entry, at};
+use crate::consumer::options::{Assignors, Named, Options};
+use crate::consumer::seat::{Fate, Seat};
 use crate::consumer::share::group::Shares;
+use crate::consumer::states::GroupState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
+use crate::log::keeper::Job;
 use crate::partition::watermarks::Signal;
 use crate::topic_partition::TopicPartition;
 
@@ -72,10 +81,12 @@ impl Groups {
         &self,
         log: &LogCore,
         group: &Group,
-        member: Option<&str>,
+        seat: Option<&Arc<Seat>>,
         entries: &[Entry],
     ) -> Result<()> {
-        self.committed.commit(log, &group.name, entries, || group.check_commit(member, entries))
+        let now = log.engine.clock.roughly_now();
+        group.look(now);
+        self.committed.commit(log, &group.name, entries, || group.check_commit(seat, entries, now))
     }
 }
 
@@ -91,7 +102,7 @@ pub(crate) struct Place {
 pub(crate) enum Step {
     /// Give these up, then ask again.
     GiveUp(Vec<Place>),
-    /// These are the member's now; it has come as far as it can until `change` differs.
+    /// All these are the member's now, old and new; it has come as far as it can until `change` differs.
     Take { places: Vec<Place>, change: u64 },
 }
 
@@ -100,6 +111,8 @@ pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     /// Rises with whatever a member may have to act on: one load tells a poll that there is nothing.
     change: AtomicU64,
+    /// By when somebody has to look for members that are silent; never late, maybe early. Written under the lock.
+    due: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -107,7 +120,8 @@ struct State {
     /// Whether anybody ever joined since the group was created or deleted.
     known: bool,
     members: BTreeMap<Arc<str>, Member>,
-    assignor: Arc<dyn Assignor>,
+    /// What members follow that name none.
+    assignor: Named,
     /// Rises with every change of what a plan is made from.
     generation: u32,
     /// The generation that the targets are for.
@@ -119,20 +133,31 @@ struct State {
     owned: BTreeMap<Place, Arc<str>>,
 }
 
-/// A member as the group sees it. When it polled last will stand here, once silence has consequences.
+/// A member as the group sees it.
 struct Member {
+    seat: Arc<Seat>,
     subscriptions: BTreeSet<String>,
-    instance_id: Option<String>,
-    signal: Arc<Signal>,
+    /// Those that it would follow; the group's where it names none.
+    assignors: Assignors,
+    /// A static member whose consumer is closed: its seat is kept for the next one.
+    away: bool,
     target: BTreeSet<Place>,
+}
+
+impl Member {
+    /// When it will be taken out if it is not heard from `now` on.
+    fn due(&self, now: Timestamp) -> Timestamp {
+        let allowed = if self.away { self.seat.session_timeout } else { self.seat.max_poll_interval };
+        self.seat.due(allowed, now)
+    }
 }
 
 /// What a description of the group is made from.
 pub(crate) struct Snapshot {
     pub(crate) known: bool,
     pub(crate) generation: u32,
-    pub(crate) settled: bool,
-    pub(crate) assignor: Arc<dyn Assignor>,
+    pub(crate) stage: GroupState,
+    pub(crate) assignor: Arc<str>,
     pub(crate) members: Vec<MemberSnapshot>,
     pub(crate) topics: BTreeMap<String, (u64, u32)>,
 }
@@ -142,6 +167,9 @@ pub(crate) struct MemberSnapshot {
     pub(crate) instance_id: Option<String>,
     pub(crate) subscriptions: Vec<String>,
     pub(crate) owned: Vec<TopicPartition>,
+    pub(crate) away: bool,
+    pub(crate) silent_for: Duration,
+    pub(crate) late: bool,
 }
 
 impl Group {
@@ -149,10 +177,11 @@ impl Group {
         Group {
             name: name.into(),
             change: AtomicU64::new(0),
+            due: AtomicI64::new(i64::MAX),
             state: Mutex::new(State {
                 known: false,
                 members: BTreeMap::new(),
-                assignor: Arc::new(CooperativeSticky),
+                assignor: Named::new(CooperativeSticky),
                 generation: 0,
                 planned: 0,
                 version: None,
@@ -169,10 +198,10 @@ impl Group {
     /// Tells the members, `but` excepted, that there may be something to do.
     fn changed(&self, state: &State, but: Option<&str>) {
         self.change.fetch_add(1, Ordering::AcqRel);
-        state.members.iter().filter(|(id, _)| but != Some(&**id)).for_each(|(_, m)| m.signal.ring());
+        state.members.iter().filter(|(id, _)| but != Some(&**id)).for_each(|(_, m)| m.seat.signal.ring());
     }
 
-    pub(crate) fn set_assignor(&self, assignor: Arc<dyn Assignor>) {
+    pub(crate) fn set_assignor(&self, assignor: Named) {
         let before = {
             let mut state = self.state.lock();
             if !state.members.is_empty() {
@@ -184,47 +213,134 @@ impl Group {
         drop(before); // the user's: not under the lock
     }
 
-    /// Adds a member, or changes what one subscribes to.
+    /// Takes in a member, or seats it in place of one with the same instance id.
+    ///
+    /// # Errors
+    /// `InconsistentGroupProtocol` where it names no assignor that the others name.
     pub(crate) fn join(
         &self,
-        id: &Arc<str>,
-        instance_id: Option<&String>,
+        id: Arc<str>,
+        options: &Options,
         subscriptions: BTreeSet<String>,
         signal: &Arc<Signal>,
-    ) {
+        now: Timestamp,
+    ) -> Result<Arc<Seat>> {
+        self.look(now);
+        let mut assignors = options.assignors.clone();
         let mut state = self.state.lock();
+        let same =
+            |member: &Member| options.instance_id.is_some() && member.seat.instance_id == options.instance_id;
+        let before =
+            state.members.values().find(|member| same(member)).map(|member| Arc::clone(&member.seat));
+        state.check_assignors(&assignors, before.as_deref())?;
         state.known = true;
-        match state.members.get_mut(id) {
-            Some(member) if member.subscriptions == subscriptions => return,
-            Some(member) => member.subscriptions = subscriptions,
-            None => {
-                let member = Member {
-                    subscriptions,
-                    instance_id: instance_id.cloned(),
-                    signal: Arc::clone(signal),
-                    target: BTreeSet::new(),
-                };
-                state.members.insert(Arc::clone(id), member);
+        let id = before.as_ref().map_or(id, |before| Arc::clone(&before.id));
+        let allowed = [options.max_poll_interval, options.session_timeout];
+        let seat = Seat::new(Arc::clone(&id), options.instance_id.clone(), allowed, Arc::clone(signal), now);
+        if let Some(member) = state.members.get_mut(&id) {
+            member.seat.end(Fate::Replaced);
+            member.seat = Arc::clone(&seat);
+            member.away = false;
+            let renamed = member.assignors.names() != assignors.names();
+            std::mem::swap(&mut member.assignors, &mut assignors); // the old ones are not dropped under the lock
+            if member.subscriptions != subscriptions || renamed {
+                member.subscriptions = subscriptions;
+                self.replan(&mut state);
             }
+        } else {
+            let target = BTreeSet::new();
+            let member = Member { seat: Arc::clone(&seat), subscriptions, assignors, away: false, target };
+            state.members.insert(id, member);
+            self.replan(&mut state);
         }
-        state.generation += 1;
-        state.version = None;
-        self.changed(&state, None);
+        self.schedule(&state, now);
+        drop(state);
+        Ok(seat)
     }
 
-    /// Removes a member and frees what it owns; the others share that out on their next polls.
-    pub(crate) fn leave(&self, id: &str) {
+    /// Changes what a member subscribes to; where it is the same, nothing.
+    ///
+    /// # Errors
+    /// What its seat is refused with.
+    pub(crate) fn subscribe(&self, seat: &Arc<Seat>, subscriptions: BTreeSet<String>) -> Result<()> {
         let mut state = self.state.lock();
-        if state.members.remove(id).is_none() {
-            return;
+        let member = state.member(seat)?;
+        if member.subscriptions != subscriptions {
+            member.subscriptions = subscriptions;
+            self.replan(&mut state);
         }
-        state.owned.retain(|_, owner| **owner != *id);
+        Ok(())
+    }
+
+    /// Has a new plan made though nothing has changed.
+    ///
+    /// # Errors
+    /// What the seat is refused with.
+    pub(crate) fn rebalance(&self, seat: &Arc<Seat>) -> Result<()> {
+        let mut state = self.state.lock();
+        state.member(seat)?;
+        self.replan(&mut state);
+        Ok(())
+    }
+
+    /// Something has changed that plans are made from.
+    fn replan(&self, state: &mut State) {
         state.generation += 1;
         state.version = None;
         if state.members.is_empty() {
             state.planned = state.generation;
         }
-        self.changed(&state, None);
+        self.changed(state, None);
+    }
+
+    /// Removes a member and frees what it owns; the others share that out on their next polls.
+    pub(crate) fn leave(&self, seat: &Arc<Seat>) {
+        let mut state = self.state.lock();
+        let gone = match state.member(seat) {
+            Ok(_) => self.remove(&mut state, &seat.id, Fate::Left),
+            Err(_) => None,
+        };
+        drop(state);
+        drop(gone);
+    }
+
+    /// The consumer of a static member is gone: its seat is kept for the next one.
+    pub(crate) fn step_away(&self, seat: &Arc<Seat>, now: Timestamp) {
+        let mut state = self.state.lock();
+        if let Ok(member) = state.member(seat) {
+            seat.exit(now);
+            member.away = true;
+            self.schedule(&state, now);
+        }
+    }
+
+    fn remove(&self, state: &mut State, id: &Arc<str>, fate: Fate) -> Option<Member> {
+        let member = state.members.remove(id)?;
+        member.seat.end(fate);
+        state.owned.retain(|_, owner| owner != id);
+        self.replan(state);
+        Some(member)
+    }
+
+    /// Takes out the members that have been silent for too long by `now`.
+    pub(crate) fn look(&self, now: Timestamp) {
+        if now.as_nanos() < self.due.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let late: Vec<_> = state.members.iter().filter(|(_, m)| m.due(now) <= now).collect();
+        let late: Vec<Arc<str>> = late.into_iter().map(|(id, _)| Arc::clone(id)).collect();
+        let gone: Vec<_> = late.iter().map(|id| self.remove(&mut state, id, Fate::TimedOut)).collect();
+        self.schedule(&state, now);
+        drop(state);
+        drop(gone); // with what is the user's: not under the lock
+    }
+
+    /// Says when to look for silent members next. Who is inside of a poll may leave it at once, and has all its time
+    /// from then on.
+    fn schedule(&self, state: &State, now: Timestamp) {
+        let due = state.members.values().map(|member| member.due(now)).min();
+        self.due.store(due.unwrap_or(Timestamp::MAX).as_nanos(), Ordering::Release);
     }
 
     /// Brings the target up to date with members and topics.
@@ -248,9 +364,9 @@ impl Group {
                 if state.planned == state.generation {
                     return Ok(());
                 }
-                (Arc::clone(&state.assignor), state.facts(), state.generation, state.topics.clone())
+                (state.assignor(), state.facts(), state.generation, state.topics.clone())
             };
-            let plan = catch_unwind(AssertUnwindSafe(|| assignor.assign(&facts)))
+            let plan = catch_unwind(AssertUnwindSafe(|| assignor.assignor.assign(&facts)))
                 .map_err(|_| Error::new(ErrorKind::UserCode, "the assignor panicked"))?;
             let mut targets = check_plan(&facts, plan, &ids)?;
             let mut state = self.state.lock();
@@ -266,52 +382,72 @@ impl Group {
         }
     }
 
-    /// What member `id` has to do next.
+    /// What the member has to do next.
     ///
     /// # Errors
-    /// `UnknownMemberId` where it is no longer in the group.
-    pub(crate) fn step(&self, id: &Arc<str>) -> Result<Step> {
+    /// What its seat is refused with.
+    pub(crate) fn step(&self, seat: &Arc<Seat>) -> Result<Step> {
         let mut state = self.state.lock();
+        state.member(seat)?;
         let state = &mut *state;
-        let Some(member) = state.members.get(id) else { return Err(unknown_member(id)) };
-        let foreign =
-            state.owned.iter().filter(|(place, owner)| *owner == id && !member.target.contains(place));
-        let foreign: Vec<_> = foreign.map(|(place, _)| place.clone()).collect();
+        let (id, member) = (&seat.id, &state.members[&seat.id]);
+        let (kept, foreign): (Vec<_>, Vec<_>) =
+            state.owned_by(id).cloned().partition(|place| member.target.contains(place));
         if !foreign.is_empty() {
             return Ok(Step::GiveUp(foreign));
         }
         let free: Vec<_> = member.target.iter().filter(|p| !state.owned.contains_key(p)).cloned().collect();
         state.owned.extend(free.iter().map(|place| (place.clone(), Arc::clone(id))));
-        Ok(Step::Take { places: free, change: self.change() })
+        Ok(Step::Take { places: [kept, free].concat(), change: self.change() })
     }
 
     /// Frees what a member gave up. What the plan gave to nobody, since it was still owned, takes a new plan.
-    pub(crate) fn release(&self, id: &Arc<str>, places: &[Place]) {
+    pub(crate) fn release(&self, seat: &Arc<Seat>, places: &[Place]) {
         let mut state = self.state.lock();
+        if state.member(seat).is_err() {
+            return; // what it owned went elsewhere with its seat
+        }
         let planned = |place| state.members.values().any(|member| member.target.contains(place));
         if state.planned == state.generation && !places.iter().all(planned) {
             state.generation += 1;
         }
         for place in places {
-            if state.owned.get(place).is_some_and(|owner| owner == id) {
+            if state.owned.get(place).is_some_and(|owner| *owner == seat.id) {
                 state.owned.remove(place);
             }
         }
-        self.changed(&state, Some(id));
+        self.changed(&state, Some(&seat.id));
     }
 
-    /// Whether this commit may be made now.
-    fn check_commit(&self, member: Option<&str>, entries: &[Entry]) -> Result<()> {
+    /// Whether this commit may be made now. It is a sign of life.
+    fn check_commit(&self, seat: Option<&Arc<Seat>>, entries: &[Entry], now: Timestamp) -> Result<()> {
         let mut state = self.state.lock();
-        match member {
-            Some(id) if !state.members.contains_key(id) => return Err(unknown_member(id)),
-            Some(id) => {
+        match seat {
+            Some(seat) => {
+                let target = match state.member(seat) {
+                    Ok(member) => member.target.clone(),
+                    Err(e) if seat.fate() == Fate::TimedOut => {
+                        return Err(
+                            Error::new(ErrorKind::CommitFailed, "the commit comes too late").caused_by(e)
+                        );
+                    }
+                    Err(e) => return Err(e),
+                };
+                seat.hear(now);
                 for entry in entries {
                     let place = Place { tp: entry.tp.clone(), topic_id: entry.topic_id };
-                    if state.owned.get(&place).is_none_or(|owner| **owner != *id) {
-                        let message = "the member does not own the partition (any longer)";
-                        return Err(at(Error::new(ErrorKind::CommitFailed, message), &entry.tp));
+                    if state.owned.get(&place).is_some_and(|owner| *owner == seat.id) {
+                        continue;
                     }
+                    let (kind, message) = if target.contains(&place) {
+                        (
+                            ErrorKind::RebalanceInProgress,
+                            "the partition is on its way to the member: poll first",
+                        )
+                    } else {
+                        (ErrorKind::CommitFailed, "the member does not own the partition (any longer)")
+                    };
+                    return Err(at(Error::new(kind, message), &entry.tp));
                 }
             }
             None if !state.members.is_empty() => {
@@ -340,27 +476,94 @@ impl Group {
     }
 
     pub(crate) fn snapshot(&self, log: &LogCore) -> Snapshot {
+        let now = log.engine.clock.roughly_now();
+        self.look(now);
         let state = self.state.lock();
-        let members = state.members.iter().map(|(id, member)| MemberSnapshot {
-            id: id.to_string(),
-            instance_id: member.instance_id.clone(),
-            subscriptions: member.subscriptions.iter().cloned().collect(),
-            owned: state.owned_by(id).map(|place| place.tp.clone()).collect(),
+        let members = state.members.iter().map(|(id, member)| {
+            let silent_for = member.seat.silent_for(now);
+            MemberSnapshot {
+                id: id.to_string(),
+                instance_id: member.seat.instance_id.clone(),
+                subscriptions: member.subscriptions.iter().cloned().collect(),
+                owned: state.owned_by(id).map(|place| place.tp.clone()).collect(),
+                away: member.away,
+                silent_for,
+                late: !member.away && silent_for > member.seat.max_poll_interval / 2,
+            }
         });
-        let members = members.collect();
-        let moved = |(id, member): (&Arc<str>, &Member)| state.owned_by(id).eq(&member.target);
         Snapshot {
             known: state.known,
             generation: state.generation,
-            settled: state.planned == state.generation && state.members.iter().all(moved),
-            assignor: Arc::clone(&state.assignor),
-            members,
+            stage: state.stage(),
+            assignor: state.assignor().name,
+            members: members.collect(),
             topics: state.topics_in(log),
         }
     }
 }
 
+impl Job for Group {
+    fn due(&self) -> Option<Timestamp> {
+        let due = self.due.load(Ordering::Acquire);
+        (due != i64::MAX).then(|| Timestamp::from_nanos(due))
+    }
+
+    fn run(&self, now: Timestamp) {
+        self.look(now);
+    }
+}
+
 impl State {
+    /// The member whose seat this is.
+    fn member(&mut self, seat: &Arc<Seat>) -> Result<&mut Member> {
+        let member = self.members.get_mut(&seat.id).filter(|member| Arc::ptr_eq(&member.seat, seat));
+        member.ok_or_else(|| seat.refusal())
+    }
+
+    /// Where the group stands, if it is one at all.
+    fn stage(&self) -> GroupState {
+        let moved = |(id, member): (&Arc<str>, &Member)| self.owned_by(id).eq(&member.target);
+        if self.members.is_empty() {
+            GroupState::Empty
+        } else if self.planned != self.generation {
+            GroupState::Assigning
+        } else if self.members.iter().all(moved) {
+            GroupState::Stable
+        } else {
+            GroupState::Reconciling
+        }
+    }
+
+    /// The assignor that the group follows.
+    fn assignor(&self) -> Named {
+        let lists: Vec<_> = self.members.values().map(|m| self.names(&m.assignors)).collect();
+        let offered = self.members.values().flat_map(|member| &member.assignors.0);
+        let mut offered = offered.chain([&self.assignor]);
+        let found = select(&lists).and_then(|name| offered.find(|named| *named.name == *name));
+        found.unwrap_or(&self.assignor).clone()
+    }
+
+    /// The names of the assignors that a member would follow.
+    fn names<'a>(&'a self, assignors: &'a Assignors) -> Vec<&'a str> {
+        if assignors.0.is_empty() { vec![&self.assignor.name] } else { assignors.names() }
+    }
+
+    /// Refuses a member that no plan could be made for together with the others, `but` excepted.
+    fn check_assignors(&self, assignors: &Assignors, but: Option<&Seat>) -> Result<()> {
+        let others = self.members.values().filter(|member| but.is_none_or(|but| but.id != member.seat.id));
+        let mut lists: Vec<_> = others.map(|member| self.names(&member.assignors)).collect();
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let own = self.names(assignors);
+        lists.push(own.clone());
+        if select(&lists).is_some() {
+            return Ok(());
+        }
+        let message = format!("no assignor of {own:?} is one that all other members name");
+        Err(Error::new(ErrorKind::InconsistentGroupProtocol, message))
+    }
+
     fn owned_by<'a>(&'a self, id: &'a Arc<str>) -> impl Iterator<Item = &'a Place> {
         self.owned.iter().filter(move |(_, owner)| *owner == id).map(|(place, _)| place)
     }
@@ -381,7 +584,7 @@ impl State {
         }
         for (id, member) in &self.members {
             let mut of_member = MemberFacts::new(&**id).subscribe(member.subscriptions.iter().cloned());
-            of_member.instance_id.clone_from(&member.instance_id);
+            of_member.instance_id.clone_from(&member.seat.instance_id);
             let owned: Vec<_> = self.owned_by(id).map(|place| place.tp.clone()).collect();
             if !owned.is_empty() {
                 of_member = of_member.owned(self.planned, owned);
@@ -424,6 +627,6 @@ fn check_plan(
     Ok(targets)
 }
 
-fn unknown_member(id: &str) -> Error {
-    Error::new(ErrorKind::UnknownMemberId, format!("{id:?} is not in the group"))
-}
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

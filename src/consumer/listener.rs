@@ -44,7 +44,8 @@ pub trait RebalanceListener: Send + 'static {
         Ok(())
     }
 
-    /// These partitions are gone already, with nothing left to commit: their topic was deleted.
+    /// These partitions are gone already, with nothing left to commit: their topic was deleted, or the consumer was
+    /// silent for longer than `max_poll_interval`, or another one with its instance id took them over.
     ///
     /// # Errors
     /// Whatever the poll should fail with.
@@ -72,6 +73,12 @@ impl Rebalance<'_> {
     /// As [`Consumer::position`](crate::Consumer::position).
     pub fn position(&mut self, partition: &TopicPartition) -> Result<u64> {
         self.reading.position(partition)
+    }
+
+    /// Has the consumer closed as soon as the listener returns: it lets go of its partitions, which the listener is
+    /// told of, and leaves the group. The poll that called the listener, and all later ones, fail with `Closed`.
+    pub fn close(&mut self) {
+        self.reading.closing = true;
     }
 
     /// Commits the positions: all that poll returned, finished or not.

@@ -5,6 +5,7 @@
 // poll           Consumer: follow the group, read in turn, wait (handle wakes it)
 //  ├ reading        positions, fairness, what to commit (listener is told)
 //  ├ group          the coordinator: target, owned, one step at a time
+//  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
 // builder, options   what can be set
@@ -24,16 +25,19 @@ pub(crate) mod options;
 pub(crate) mod parallel;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod seat;
 pub(crate) mod share;
+pub(crate) mod states;
 pub(crate) mod sticky;
 
 use std::sync::Arc;
 
-pub use crate::consumer::admin::{GroupDescription, GroupState, MemberDescription};
+pub use crate::consumer::admin::{GroupDescription, MemberDescription};
 pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
 pub use crate::consumer::parallel::{Parallel, ParallelHandle};
+pub use crate::consumer::states::GroupState;
 pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;

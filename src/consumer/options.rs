@@ -1,7 +1,9 @@
 //! How a consumer reads: where it begins, how it waits, and how much it takes at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::consumer::assignor::Assignor;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where reading begins when nothing is committed, or what is committed is out of range.
@@ -46,6 +48,38 @@ pub(crate) struct Options {
     pub(crate) auto_commit: Option<Duration>,
     pub(crate) durable_only: bool,
     pub(crate) instance_id: Option<String>,
+    pub(crate) max_poll_interval: Duration,
+    pub(crate) session_timeout: Duration,
+    pub(crate) assignors: Assignors,
+}
+
+/// An assignor with its name, which is asked for once, while no lock is held.
+#[derive(Clone)]
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    pub(crate) assignor: Arc<dyn Assignor>,
+}
+
+impl Named {
+    pub(crate) fn new(assignor: impl Assignor) -> Self {
+        Named { name: assignor.name().into(), assignor: Arc::new(assignor) }
+    }
+}
+
+/// The assignors that a member would follow, the best first.
+#[derive(Clone, Default)]
+pub(crate) struct Assignors(pub(crate) Vec<Named>);
+
+impl Assignors {
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|named| &*named.name).collect()
+    }
+}
+
+impl std::fmt::Debug for Assignors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.names().fmt(f)
+    }
 }
 
 impl Default for Options {
@@ -58,6 +92,9 @@ impl Default for Options {
             auto_commit: None,
             durable_only: false,
             instance_id: None,
+            max_poll_interval: Duration::from_secs(300),
+            session_timeout: Duration::from_secs(45),
+            assignors: Assignors::default(),
         }
     }
 }
@@ -73,6 +110,8 @@ impl Options {
             "auto_commit needs a group to commit for"
         } else if self.instance_id.as_ref().is_some_and(String::is_empty) {
             "instance_id must not be empty"
+        } else if self.max_poll_interval.is_zero() || self.session_timeout.is_zero() {
+            "max_poll_interval and session_timeout must not be zero"
         } else {
             return Ok(());
         };
@@ -93,6 +132,8 @@ mod tests {
             Options { max_records: 0, ..Options::default() },
             Options { max_bytes: 0, ..Options::default() },
             Options { instance_id: Some(String::new()), ..Options::default() },
+            Options { max_poll_interval: Duration::ZERO, ..Options::default() },
+            Options { session_timeout: Duration::ZERO, ..Options::default() },
             auto(),
         ] {
             assert_eq!(bad.check(false).unwrap_err().kind(), ErrorKind::InvalidConfig);

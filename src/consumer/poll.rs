@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::consumer::committed::at;
-use crate::consumer::group::{Place, Step};
+use crate::consumer::group::{Group, Place, Step};
 use crate::consumer::handle::ConsumerHandle;
 use crate::consumer::listener::{RebalanceListener, Told, tell};
 use crate::consumer::options::WaitStrategy;
 use crate::consumer::reading::Reading;
+use crate::consumer::seat::Fate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::check_topic_name;
+use crate::log::core::LogCore;
+use crate::log::keeper::Job;
 use crate::partition::records::{ConsumerRecord, Records};
 use crate::topic_partition::TopicPartition;
 
@@ -51,6 +54,10 @@ pub struct Consumer {
     /// The state of the log's topics that was looked at last, and of the group.
     version: u64,
     change: Option<u64>,
+    /// What was subscribed to, for the day on which the group has to be joined again.
+    topics: BTreeSet<String>,
+    /// Whether a listener had it closed.
+    closed: bool,
     /// Whether records come so fast that the last sleep was not worth it.
     brisk: bool,
 }
@@ -59,7 +66,17 @@ impl Consumer {
     pub(crate) fn new(reading: Reading, listener: Option<Box<dyn RebalanceListener>>) -> Self {
         let version = reading.log.version();
         let handle = ConsumerHandle::default();
-        Consumer { reading, listener, handle, manual: false, version, change: None, brisk: false }
+        Consumer {
+            reading,
+            listener,
+            handle,
+            manual: false,
+            version,
+            change: None,
+            topics: BTreeSet::new(),
+            closed: false,
+            brisk: false,
+        }
     }
 
     // ---- which partitions ------------------------------------------------------------------------------
@@ -69,11 +86,13 @@ impl Consumer {
     /// They come, and others go, during the polls that follow. No topics is [`Consumer::unsubscribe`].
     ///
     /// # Errors
-    /// `InvalidGroupId` without a group, `IllegalState` after [`Consumer::assign`], `InvalidTopic`.
+    /// `InvalidGroupId` without a group, `IllegalState` after [`Consumer::assign`], `InvalidTopic`;
+    /// `InconsistentGroupProtocol` where the consumer names no assignor that all other members name too;
+    /// `FencedInstanceId` once another one took its place.
     pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
         let topics: BTreeSet<String> = topics.into_iter().map(Into::into).collect();
         topics.iter().try_for_each(|topic| check_topic_name(topic))?;
-        self.reading.log.check_open()?;
+        self.check_open()?;
         let group = Arc::clone(self.reading.needs_group()?);
         if self.manual {
             return Err(exclusive("subscribe", "assign"));
@@ -81,14 +100,41 @@ impl Consumer {
         if topics.is_empty() {
             return self.unsubscribe();
         }
-        let id = match &self.reading.member {
-            Some(id) => Arc::clone(id),
-            None => self.reading.groups.next_member(),
-        };
-        group.join(&id, self.reading.options.instance_id.as_ref(), topics, self.handle.signal());
-        self.reading.member = Some(id);
-        self.change = None;
+        match &self.reading.seat {
+            Some(seat) => match group.subscribe(seat, topics.clone()) {
+                // The next poll joins again.
+                Err(_) if seat.fate() == Fate::TimedOut => {}
+                subscribed => subscribed?,
+            },
+            None => self.join(&group, topics.clone())?,
+        }
+        self.topics = topics;
         Ok(())
+    }
+
+    fn join(&mut self, group: &Arc<Group>, topics: BTreeSet<String>) -> Result<()> {
+        let reading = &mut self.reading;
+        let now = reading.log.engine.clock.roughly_now();
+        let (id, signal) = (reading.groups.next_member(), self.handle.signal());
+        reading.seat = Some(group.join(id, &reading.options, topics, signal, now)?);
+        self.change = None;
+        keep(&self.reading.log, group);
+        Ok(())
+    }
+
+    /// Has the group make a new plan though nothing that it knows of has changed: for assignors that look at more
+    /// than the facts. (Kafka: `enforceRebalance`.)
+    ///
+    /// # Errors
+    /// `InvalidGroupId` without a group; `IllegalState` where the consumer is not subscribed; what its polls fail
+    /// with.
+    pub fn enforce_rebalance(&mut self) -> Result<()> {
+        self.check_open()?;
+        let group = self.reading.needs_group()?;
+        match &self.reading.seat {
+            Some(seat) => group.rebalance(seat),
+            None => Err(Error::new(ErrorKind::IllegalState, "the consumer is not subscribed")),
+        }
     }
 
     /// Chooses the partitions to read, in place of those chosen before; who stays keeps its position.
@@ -96,8 +142,8 @@ impl Consumer {
     /// # Errors
     /// `UnknownTopicOrPartition`, with nothing changed; `IllegalState` while subscribed.
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        self.reading.log.check_open()?;
-        if self.reading.member.is_some() {
+        self.check_open()?;
+        if self.reading.seat.is_some() {
             return Err(exclusive("assign", "subscribe"));
         }
         let tps: BTreeSet<TopicPartition> = partitions.into_iter().collect();
@@ -123,8 +169,18 @@ impl Consumer {
     /// Those of an automatic commit and of the listener; it has left all the same.
     pub fn unsubscribe(&mut self) -> Result<()> {
         let told = self.let_go();
+        if let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) {
+            group.leave(&seat);
+        }
         self.manual = false;
         told
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::new(ErrorKind::Closed, "the listener closed the consumer"));
+        }
+        self.reading.log.check_open()
     }
 
     /// The partitions that the consumer reads now, in order.
@@ -159,17 +215,36 @@ impl Consumer {
     /// As [`Consumer::poll`]; `records` is empty then.
     pub fn poll_into(&mut self, records: &mut Records, timeout: Duration) -> Result<usize> {
         records.clear();
+        if let (Some(seat), Some(group)) = (&self.reading.seat, &self.reading.group) {
+            group.look(self.reading.log.engine.clock.roughly_now());
+            seat.enter();
+        }
+        let polled = self.poll_on(records, timeout);
+        // It may have another seat by now.
+        if let Some(seat) = &self.reading.seat {
+            seat.exit(self.reading.log.engine.clock.roughly_now());
+        }
+        polled
+    }
+
+    fn poll_on(&mut self, records: &mut Records, timeout: Duration) -> Result<usize> {
         let mut deadline = None;
         let mut awake = None;
         loop {
-            self.reading.log.check_open()?;
+            self.check_open()?;
             if self.handle.take_wakeup() {
                 return Err(Error::new(ErrorKind::Wakeup, "the poll was woken"));
             }
+            self.keep_seat()?;
             if self.reading.auto_commit_due().is_some_and(|due| due.is_zero()) {
                 self.reading.auto_commit(None)?;
             }
-            self.follow()?;
+            let followed = self.follow();
+            if self.reading.closing {
+                followed.and(self.close_here())?;
+                continue;
+            }
+            followed?;
             if let Err(error) = self.reading.fill(records) {
                 self.unless_topics_changed(error)?;
                 continue;
@@ -219,10 +294,44 @@ impl Consumer {
         if self.reading.log.version() == self.version { Err(error) } else { Ok(()) }
     }
 
+    /// Sees to it that the consumer is the member that it thinks it is; joins again where it was silent for too long.
+    fn keep_seat(&mut self) -> Result<()> {
+        let Some(seat) = &self.reading.seat else { return Ok(()) };
+        let fate = seat.fate();
+        if fate == Fate::Seated {
+            return Ok(());
+        }
+        let refused = seat.refusal();
+        let told = self.lose_all();
+        let (Fate::TimedOut, Some(group)) = (fate, self.reading.group.clone()) else { return Err(refused) };
+        self.reading.seat = None;
+        self.join(&group, self.topics.clone())?;
+        if let Some(seat) = &self.reading.seat {
+            seat.enter();
+        }
+        told
+    }
+
+    /// Lets go of what others have already.
+    fn lose_all(&mut self) -> Result<()> {
+        let lost = self.reading.assignment();
+        let told = tell(&mut self.listener, &mut self.reading, Told::Lost, &lost);
+        self.reading.retain(|_| false);
+        told
+    }
+
+    /// Closes for a listener that asked for it.
+    fn close_here(&mut self) -> Result<()> {
+        self.closed = true;
+        let told = self.let_go();
+        self.stand_up();
+        told
+    }
+
     /// Follows changes of the topics and of the group.
     fn follow(&mut self) -> Result<()> {
         let version = self.reading.log.version();
-        let (Some(id), Some(group)) = (&self.reading.member, &self.reading.group) else {
+        let (Some(seat), Some(group)) = (&self.reading.seat, &self.reading.group) else {
             if version != self.version {
                 self.version = version;
                 self.reading.find_gone();
@@ -232,14 +341,14 @@ impl Consumer {
         if version == self.version && self.change == Some(group.change()) {
             return Ok(());
         }
-        let (id, group) = (Arc::clone(id), Arc::clone(group));
+        let (seat, group) = (Arc::clone(seat), Arc::clone(group));
         group.refresh(&self.reading.log)?;
         let mut result = Ok(());
         loop {
-            match group.step(&id)? {
+            match group.step(&seat)? {
                 Step::GiveUp(places) => {
                     let given_up = self.give_up(&places);
-                    group.release(&id, &places);
+                    group.release(&seat, &places);
                     result = result.and(given_up);
                 }
                 Step::Take { places, change } => {
@@ -264,7 +373,8 @@ impl Consumer {
 
     fn take(&mut self, places: &[Place]) -> Result<()> {
         let mut tps = Vec::new();
-        for place in places {
+        let has: BTreeSet<Place> = self.reading.places().into_iter().collect();
+        for place in places.iter().filter(|place| !has.contains(place)) {
             // One that was deleted meanwhile is given up when the topics are looked at next.
             if let Ok(core) = self.reading.resolve(&place.tp)
                 && core.identity().topic_id == place.topic_id
@@ -278,19 +388,24 @@ impl Consumer {
 
     /// Lets go of everything, in order.
     fn let_go(&mut self) -> Result<()> {
-        let told = match self.reading.member {
-            Some(_) => self.give_up(&self.reading.places()),
+        let told = match self.reading.seat.as_ref().map(|seat| seat.fate()) {
+            Some(Fate::Seated) => self.give_up(&self.reading.places()),
+            Some(_) => self.lose_all(),
             None => self.reading.auto_commit(None),
         };
         self.reading.retain(|_| false);
-        self.leave();
         told
     }
 
-    fn leave(&mut self) {
-        if let (Some(id), Some(group)) = (self.reading.member.take(), &self.reading.group) {
-            group.leave(&id);
+    /// Leaves the group; a static member's seat is kept for whoever comes in its place.
+    fn stand_up(&mut self) {
+        let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) else { return };
+        if seat.instance_id.is_none() {
+            group.leave(&seat);
+            return;
         }
+        group.step_away(&seat, self.reading.log.engine.clock.roughly_now());
+        keep(&self.reading.log, group);
     }
 
     /// Wakes this consumer from other threads.
@@ -299,7 +414,8 @@ impl Consumer {
         self.handle.clone()
     }
 
-    /// Commits where that is automatic, tells the listener, and leaves the group.
+    /// Commits where that is automatic, tells the listener, and leaves the group; a static member's partitions wait
+    /// for its next consumer for the `session_timeout`.
     ///
     /// # Errors
     /// Those of the commit and of the listener; the consumer has left all the same.
@@ -381,6 +497,23 @@ impl Consumer {
         self.reading.position(partition)
     }
 
+    /// How many records lie between the position and the end of the partition, or what may be read of it.
+    /// (Kafka: the metric `records-lag`.)
+    ///
+    /// # Errors
+    /// As [`Consumer::position`].
+    pub fn lag(&mut self, partition: &TopicPartition) -> Result<u64> {
+        Ok(self.reading.lead_and_lag(partition)?.1)
+    }
+
+    /// How many records lie between the first one held and the position. (Kafka: the metric `records-lead`.)
+    ///
+    /// # Errors
+    /// As [`Consumer::position`].
+    pub fn lead(&mut self, partition: &TopicPartition) -> Result<u64> {
+        Ok(self.reading.lead_and_lag(partition)?.0)
+    }
+
     // ---- commits ---------------------------------------------------------------------------------------
 
     /// Commits the positions of all partitions: **everything that poll has returned**, whether you have finished
@@ -389,7 +522,9 @@ impl Consumer {
     /// The offsets survive the death of the process when this returns.
     ///
     /// # Errors
-    /// `InvalidGroupId` without a group; `CommitFailed` where a partition has gone to another member;
+    /// `InvalidGroupId` without a group; `CommitFailed` where a partition has gone to another member, or where the
+    /// consumer was silent for so long that it is none any more; `RebalanceInProgress` where a partition is on its
+    /// way to this one; `FencedInstanceId` once another consumer took its place;
     /// `UnknownMemberId` for a consumer that chose its partitions itself, while the group has members; what
     /// keeps an append from succeeding.
     pub fn commit(&mut self) -> Result<()> {
@@ -499,7 +634,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.leave();
+        self.stand_up();
     }
 }
 
@@ -510,6 +645,12 @@ impl std::fmt::Debug for Consumer {
             .field("assignment", &self.assignment())
             .finish_non_exhaustive()
     }
+}
+
+/// Has the log's keeper look after the group's members, from what is due now.
+fn keep(log: &LogCore, group: &Arc<Group>) {
+    let group: Arc<dyn Job> = Arc::clone(group) as _;
+    log.keeper.keep(Arc::downgrade(&group));
 }
 
 fn exclusive(call: &str, other: &str) -> Error {

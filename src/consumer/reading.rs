@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::consumer::committed::{Entry, at};
 use crate::consumer::group::{Group, Groups, Place};
 use crate::consumer::options::{OffsetReset, Options};
+use crate::consumer::seat::{Fate, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
 use crate::partition::core::PartitionCore;
@@ -36,8 +37,10 @@ pub(crate) struct Reading {
     pub(crate) log: Arc<LogCore>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) group: Option<Arc<Group>>,
-    /// While subscribed: the id in the group.
-    pub(crate) member: Option<Arc<str>>,
+    /// While subscribed: the seat in the group.
+    pub(crate) seat: Option<Arc<Seat>>,
+    /// A listener asked for the end.
+    pub(crate) closing: bool,
     pub(crate) options: Options,
     /// Sorted by topic and number.
     parts: Vec<Part>,
@@ -160,7 +163,8 @@ impl Reading {
             groups: Groups::of(&log),
             log,
             group,
-            member: None,
+            seat: None,
+            closing: false,
             options,
             parts: Vec::new(),
             turn: 0,
@@ -228,6 +232,9 @@ impl Reading {
 
     fn find(&self, tp: &TopicPartition) -> Result<usize> {
         self.parts.binary_search_by(|part| part.tp().cmp(tp)).map_err(|_| {
+            if let Some(seat) = self.seat.as_ref().filter(|seat| seat.fate() == Fate::Replaced) {
+                return at(seat.refusal(), tp);
+            }
             let message = format!("No current assignment for partition {tp}");
             at(Error::new(ErrorKind::IllegalState, message), tp)
         })
@@ -279,6 +286,14 @@ impl Reading {
         let part = self.find(tp)?;
         self.place_part(part)?;
         Ok(self.parts[part].position())
+    }
+
+    /// How many offsets lie before the position, and after it.
+    pub(crate) fn lead_and_lag(&mut self, tp: &TopicPartition) -> Result<(u64, u64)> {
+        let position = self.position(tp)?;
+        let part = &self.parts[self.find(tp)?];
+        let (start, limit) = (part.core.start_offset(), part.limit(&self.options));
+        Ok((position.saturating_sub(start), limit.saturating_sub(position)))
     }
 
     /// Finds out where to begin: at what is committed, else where the reset policy says.
@@ -391,10 +406,13 @@ impl Reading {
 
     fn commit_entries(&mut self, entries: &[Entry]) -> Result<()> {
         let group = self.needs_group()?;
+        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.fate() == Fate::Replaced) {
+            return Err(seat.refusal());
+        }
         if entries.is_empty() {
             return Ok(());
         }
-        self.groups.commit(&self.log, group, self.member.as_deref(), entries)?;
+        self.groups.commit(&self.log, group, self.seat.as_ref(), entries)?;
         for entry in entries {
             if let Ok(part) = self.find(&entry.tp) {
                 self.parts[part].committed = Some(entry.offset);
@@ -436,6 +454,9 @@ impl Reading {
         self.needs_group()?;
         let identity = record.identity();
         let tp = &identity.tp;
+        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.fate() == Fate::Replaced) {
+            return Err(at(seat.refusal(), tp));
+        }
         let part = self.find(tp).ok().map(|part| &self.parts[part]);
         let same = part.is_some_and(|part| {
             part.epoch == record.assignment() && part.core.identity().topic_id == identity.topic_id

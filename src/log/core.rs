@@ -16,6 +16,7 @@ use crate::log::catalog::{
     CONSUMER_OFFSETS, Catalog, LAST_INTERNAL_ID, SHARE_GROUP_STATE, TOPICS, TopicConfig, TopicRecord,
     check_topic_name, folder_name, internal_id, is_internal,
 };
+use crate::log::keeper::Keeper;
 use crate::log::report::RecoveryReport;
 use crate::log::root::RootFile;
 use crate::partition::core::{Opened, PartitionCore, Wait};
@@ -134,6 +135,7 @@ pub(crate) struct LogCore {
     watchers: Mutex<Vec<Arc<Signal>>>,
     /// Where the floor above keeps what belongs to this log.
     upper: OnceLock<Arc<dyn Any + Send + Sync>>,
+    pub(crate) keeper: Keeper,
 }
 
 impl LogCore {
@@ -146,6 +148,7 @@ impl LogCore {
         disk: Option<OnDisk>,
     ) -> Arc<Self> {
         Arc::new(LogCore {
+            keeper: Keeper::new(Arc::clone(&engine.clock)),
             engine,
             epoch,
             report,
@@ -406,6 +409,7 @@ impl LogCore {
             return Ok(());
         }
         self.topics_changed();
+        self.keeper.stop();
         let deadline = Deadline::after(timeout);
         // A topic that is being created gets its partitions in here, or is refused.
         let patience = deadline.remaining().unwrap_or(Duration::MAX);

@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod core;
 #[cfg(test)]
 mod faults;
+pub(crate) mod keeper;
 #[cfg(test)]
 mod model;
 pub(crate) mod opening;

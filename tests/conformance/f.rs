@@ -18,6 +18,77 @@ fn f_01_commits_from_outside_need_an_empty_group() {
     drop(member);
     alone.commit_offsets([(tp(0), 3)]).unwrap();
     assert_eq!(group.committed(&tp(0)).unwrap(), Some(3));
+
+    // Who was a member of a group that is empty now.
+    let clock = std::sync::Arc::new(tapelog::clock::ManualClock::default());
+    let log = tapelog::Log::builder().clock(clock.clone()).in_memory().unwrap();
+    log.create_topic("t", TopicConfig::new()).unwrap();
+    let group = log.consumer_group("g").unwrap();
+    let mut late = group.consumer().max_poll_interval(Duration::from_secs(1)).subscribe(["t"]).unwrap();
+    late.poll(NOW).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let error = late.commit_offsets([(tp(0), 0)]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CommitFailed);
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("UNKNOWN_MEMBER_ID"));
+}
+
+/// Who commits is told by its handle: a wrong member, instance or generation is a handle that lost its seat, or a
+/// record of another stay.
+#[test]
+fn f_03_wrong_members_instances_and_generations() {
+    let (log, _) = log_with(1, 5);
+    let group = log.consumer_group("g").unwrap();
+    let mut other = log.consumer_group("other").unwrap().subscribe(["t"]).unwrap();
+    let foreign = other.poll(NOW).unwrap();
+    let mut stale = group.consumer().instance_id("i").subscribe(["t"]).unwrap();
+    stale.poll(NOW).unwrap();
+    let mut member = group.consumer().instance_id("i").subscribe(["t"]).unwrap();
+    let records = member.poll(NOW).unwrap();
+    let mut stranger = group.consumer().assign([tp(0)]).unwrap();
+    let commit = |consumer: &mut tapelog::Consumer| consumer.commit_offsets([(tp(0), 2)]).unwrap_err().kind();
+    assert_eq!(commit(&mut stranger), ErrorKind::UnknownMemberId);
+    assert_eq!(commit(&mut stale), ErrorKind::FencedInstanceId);
+    let generation = member.commit_record(&foreign.iter().next().unwrap()).unwrap_err();
+    assert_eq!(generation.kind(), ErrorKind::CommitFailed);
+    member.commit_record(&records.iter().next().unwrap()).unwrap();
+    assert_eq!(group.committed(&tp(0)).unwrap(), Some(1));
+}
+
+#[test]
+fn f_05_a_partition_on_its_way_cannot_be_committed_yet() {
+    let (log, _) = log_with(2, 5);
+    let group = log.consumer_group("g").unwrap().assignor(tapelog::assignor::Sticky);
+    let mut a = group.subscribe(["t"]).unwrap();
+    assert_eq!(poll(&mut a).len(), 5);
+    let mut b = group.subscribe(["t"]).unwrap();
+    assert!(poll(&mut b).is_empty());
+    assert_eq!(group.describe().unwrap().state, tapelog::consumer::GroupState::Reconciling);
+    let early = b.commit_offsets([(tp(1), 1)]).unwrap_err();
+    assert_eq!((early.kind(), early.is_retriable()), (ErrorKind::RebalanceInProgress, true));
+    assert_eq!((early.topic(), early.partition()), (Some("t"), Some(1)));
+    poll(&mut a);
+    assert_eq!(a.commit_offsets([(tp(1), 1)]).unwrap_err().kind(), ErrorKind::CommitFailed, "gone");
+    a.commit_offsets([(tp(0), 1)]).unwrap(); // who keeps a partition goes on with it
+    b.poll(NOW).unwrap();
+    b.commit_offsets([(tp(1), 1)]).unwrap();
+}
+
+#[test]
+fn f_07_a_replaced_static_member() {
+    let (log, _) = log_with(1, 5);
+    let group = log.consumer_group("g").unwrap();
+    let mut old = group.consumer().instance_id("i").auto_commit(Duration::ZERO).subscribe(["t"]).unwrap();
+    assert_eq!(poll(&mut old).len(), 5);
+    let mut new = group.consumer().instance_id("i").subscribe(["t"]).unwrap();
+    assert_eq!(old.commit().unwrap_err().kind(), ErrorKind::FencedInstanceId);
+    let (told, called) = mpsc::channel();
+    old.commit_async(move |result| told.send(result).unwrap());
+    let result = called.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::FencedInstanceId);
+    assert_eq!(old.poll(NOW).unwrap_err().kind(), ErrorKind::FencedInstanceId);
+    old.close().unwrap();
+    assert_eq!(group.committed(&tp(0)).unwrap(), None);
+    assert_eq!(poll(&mut new).len(), 5);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod b;
 mod c;
 mod f;
+mod g;
 mod l;
 mod o;
 mod p;

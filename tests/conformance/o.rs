@@ -175,6 +175,20 @@ fn o_15_max_poll_records() {
 }
 
 #[test]
+fn o_17_lag_and_lead() {
+    let (log, partition) = log_with(1, 1000);
+    let mut consumer = assigned(log.consumer().max_poll_records(10));
+    assert_eq!(poll(&mut consumer).len(), 10);
+    assert_eq!((consumer.lag(&tp(0)).unwrap(), consumer.lead(&tp(0)).unwrap()), (990, 10));
+    consumer.pause([&tp(0)]).unwrap();
+    produce(&partition, 1);
+    assert_eq!(consumer.lag(&tp(0)).unwrap(), 991);
+    consumer.seek(&tp(0), 5000).unwrap();
+    assert_eq!(consumer.lag(&tp(0)).unwrap(), 0);
+    assert_eq!(consumer.lag(&tp(1)).unwrap_err().kind(), ErrorKind::IllegalState);
+}
+
+#[test]
 fn o_19_offsets_without_an_assignment() {
     let (log, _) = log_with(1, 10_000);
     let consumer = log.consumer().build().unwrap();
@@ -221,4 +235,22 @@ fn o_25_one_thread_at_a_time() {
     fn is_send<T: Send>() {}
     is_send::<Consumer>();
     is_send::<ConsumerBuilder>();
+}
+
+#[test]
+fn o_27_names_that_no_topic_can_have() {
+    let (log, _) = log_with(1, 0);
+    let name = ";3# ads,{234";
+    let place = || TopicPartition::new(name, 0);
+    let mut consumer = log.consumer().build().unwrap();
+    let calls = [
+        log.topic(name).map(drop),
+        log.create_topic(name, TopicConfig::new()).map(drop),
+        consumer.assign([place()]),
+        consumer.end_offsets([place()]).map(drop),
+        log.consumer_group("g").unwrap().subscribe([name]).map(drop),
+    ];
+    for call in calls {
+        assert_eq!(call.unwrap_err().kind(), ErrorKind::InvalidTopic);
+    }
 }
