@@ -235,6 +235,20 @@ impl LogCore {
         core.flush_to(appended.next_offset).map_err(|e| e.with_topic(name))
     }
 
+    /// Records a change of one topic, durably.
+    fn record_topic(
+        &self,
+        catalog: &mut Catalog,
+        topic: &TopicCore,
+        change: impl FnOnce(&mut TopicRecord),
+    ) -> Result<()> {
+        self.check_same(topic)?;
+        let recorded = catalog.get(&topic.name).cloned();
+        let mut record = recorded.unwrap_or_else(|| TopicRecord::new(topic.id, topic.config()));
+        change(&mut record);
+        self.record(catalog, &topic.name, Some(&record.encode()))
+    }
+
     /// Creates a topic; one that exists is an error, or is returned as it is where `ensure` says so.
     pub(crate) fn create_topic(
         &self,
@@ -267,7 +281,7 @@ impl LogCore {
                 break id;
             }
         };
-        let value = TopicRecord { id, config: config.clone() }.encode();
+        let value = TopicRecord::new(id, config.clone()).encode();
         let recorded = self.record(&mut catalog, name, Some(&value));
         if catalog.get(name).is_some_and(|r| r.id == id) {
             let name: Arc<str> = name.into();
@@ -311,8 +325,7 @@ impl LogCore {
         }
         let merged = topic.config().merged(change);
         self.check_settings(name, &merged)?;
-        let value = TopicRecord { id: topic.id, config: merged.clone() }.encode();
-        self.record(&mut catalog, name, Some(&value))?;
+        self.record_topic(&mut catalog, topic, |record| record.config = merged.clone())?;
         for partition in topic.partitions().iter() {
             partition.alter(merged.resolved().settings);
         }
@@ -333,8 +346,7 @@ impl LogCore {
         }
         let config = topic.config().partitions(count);
         self.check_settings(name, &config)?;
-        let value = TopicRecord { id: topic.id, config: config.clone() }.encode();
-        self.record(&mut catalog, name, Some(&value))?;
+        self.record_topic(&mut catalog, topic, |record| record.config = config.clone())?;
         let mut partitions = topic.partitions().to_vec();
         partitions
             .extend((has..count).map(|number| self.new_partition(&topic.name, topic.id, number, &config)));
@@ -342,6 +354,37 @@ impl LogCore {
         *topic.config.write() = config;
         self.topics_changed();
         Ok(())
+    }
+
+    /// Deletes the records of a partition below `before`, for good once this returns; says where it starts now.
+    pub(crate) fn delete_records(&self, partition: &Arc<PartitionCore>, before: u64) -> Result<u64> {
+        self.check_open()?;
+        let tp = &partition.identity().tp;
+        if partition.is_internal() {
+            let message = "records of internal topics cannot be deleted";
+            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(tp.topic()));
+        }
+        let (start, end) = (partition.start_offset(), partition.high_watermark());
+        if before > end {
+            let error = Error::new(ErrorKind::OffsetOutOfRange, "the partition does not go that far");
+            let error = error.with_partition(tp.topic(), tp.partition());
+            return Err(error.at_offset(before).with_range(start, end));
+        }
+        // After a loss of power the partition must not end before where the catalog says that it starts.
+        partition.flush_to(before)?;
+        let mut catalog = self.catalog.lock();
+        let gone = || {
+            let error = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted");
+            error.with_partition(tp.topic(), tp.partition())
+        };
+        let topic = self.topic_by_id(partition.identity().topic_id).ok_or_else(gone)?;
+        if before > partition.start_offset() {
+            self.record_topic(&mut catalog, &topic, |record| {
+                record.starts.insert(tp.partition(), before);
+            })?;
+            partition.trim(before)?;
+        }
+        Ok(partition.start_offset())
     }
 
     /// Deletes a topic: for good once this returns, its files then go.

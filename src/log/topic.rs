@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::Compression;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::TopicConfig;
 use crate::log::core::{LogCore, TopicCore};
 use crate::partition::Partition;
@@ -112,6 +112,36 @@ impl Topic {
     /// `InvalidConfig`, with nothing changed; `InvalidPartitions` where it sets another number of partitions.
     pub fn alter(&self, change: TopicConfig) -> Result<()> {
         self.log.alter_topic(&self.core, &change)
+    }
+}
+
+impl Partition {
+    /// Deletes the records below offset `before`, for good once this returns: readers there get `OffsetOutOfRange`, and
+    /// consumers follow their reset policy. Says where the partition starts now. Where it starts later already nothing
+    /// changes; the end offset deletes all that there is.
+    ///
+    /// Files go as a whole: disk space comes back once all of a segment is deleted, and never that of the last.
+    /// (Kafka: `DeleteRecords`.)
+    ///
+    /// ```
+    /// use tapelog::{ErrorKind, Log, Record, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let partition = log.create_topic("ticks", TopicConfig::new())?.partition(0)?;
+    /// partition.append_batch(&[Record::new("a"), Record::new("b"), Record::new("c")])?;
+    /// assert_eq!(partition.delete_records(2)?, 2);
+    /// assert_eq!((partition.start_offset(), partition.end_offset()), (2, 3));
+    /// assert_eq!(partition.reader(1).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` beyond the end; `InvalidTopic` for an internal topic; what keeps the disk from recording it.
+    pub fn delete_records(&self, before: u64) -> Result<u64> {
+        match self.log.downcast_ref::<LogCore>() {
+            Some(log) => log.delete_records(&self.core, before),
+            None => Err(Error::new(ErrorKind::Internal, "the partition is of no log")),
+        }
     }
 }
 
