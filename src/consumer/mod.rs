@@ -8,7 +8,7 @@
 //  │  └ assignor    pure plans
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
 // builder, options   what can be set
-// admin          ConsumerGroup: a group as its users hold it
+// admin          ConsumerGroup: a group as its users hold it (reset: moving what it committed)
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
@@ -21,6 +21,7 @@ pub(crate) mod offsets;
 pub(crate) mod options;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod reset;
 pub(crate) mod sticky;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use crate::consumer::admin::{GroupDescription, GroupState, MemberDescription
 pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
+pub use crate::consumer::reset::{ResetPlan, ResetTo};
 pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;

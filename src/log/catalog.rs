@@ -171,6 +171,29 @@ impl TopicConfig {
         }
     }
 
+    /// All settings but the number of partitions: name, value as it is stored, and whether it was set.
+    pub(crate) fn sources(&self) -> Vec<(&'static str, String, bool)> {
+        let Settings {
+            compression,
+            segment_bytes,
+            max_record_bytes,
+            sync_policy,
+            timestamp_type,
+            block_linger,
+        } = self.resolved().settings;
+        let all = TopicConfig {
+            partitions: None,
+            compression: Some(compression),
+            segment_bytes: Some(segment_bytes),
+            max_record_bytes: Some(max_record_bytes),
+            sync_policy: Some(sync_policy),
+            timestamp_type: Some(timestamp_type),
+            block_linger: Some(block_linger),
+        };
+        let own: Vec<_> = self.lines().map(|(name, _)| name).collect();
+        all.lines().map(|(name, value)| (name, value, own.contains(&name))).collect()
+    }
+
     /// What is set, as it is stored, but for the number of partitions.
     fn lines(&self) -> impl Iterator<Item = (&'static str, String)> {
         [

@@ -235,6 +235,26 @@ impl LogCore {
         core.flush_to(appended.next_offset).map_err(|e| e.with_topic(name))
     }
 
+    /// Whether a user may have a topic of this name.
+    fn check_name(&self, name: &str) -> Result<()> {
+        self.check_open()?;
+        check_topic_name(name)?;
+        if is_internal(name) {
+            let message = "names that begin with __ are the library's own";
+            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(name));
+        }
+        Ok(())
+    }
+
+    /// Whether this topic could be created now.
+    pub(crate) fn check_creation(&self, name: &str, config: &TopicConfig) -> Result<()> {
+        self.check_name(name)?;
+        match self.topic(name) {
+            Ok(_) => Err(exists(name)),
+            Err(_) => self.check_settings(name, config),
+        }
+    }
+
     /// Records a change of one topic, durably.
     fn record_topic(
         &self,
@@ -256,16 +276,11 @@ impl LogCore {
         config: &TopicConfig,
         ensure: bool,
     ) -> Result<Arc<TopicCore>> {
-        self.check_open()?;
-        check_topic_name(name)?;
-        if is_internal(name) {
-            let message = "names that begin with __ are the library's own";
-            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(name));
-        }
+        self.check_name(name)?;
         let mut catalog = self.catalog.lock();
         if let Ok(there) = self.topic(name) {
             if !ensure {
-                return Err(Error::new(ErrorKind::TopicAlreadyExists, "the topic exists").with_topic(name));
+                return Err(exists(name));
             }
             let (has, wanted) = (there.partition_count(), config.partitions_set());
             if let Some(wanted) = wanted.filter(|wanted| *wanted != has) {
@@ -313,18 +328,36 @@ impl LogCore {
         )
     }
 
+    /// The settings of a topic after a change that it can have.
+    pub(crate) fn check_change(&self, topic: &TopicCore, change: &TopicConfig) -> Result<TopicConfig> {
+        self.check_same(topic)?;
+        if change.partitions_set().is_some_and(|n| n != topic.partition_count()) {
+            let message = "the number of partitions is changed by add_partitions";
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(&*topic.name));
+        }
+        let merged = topic.config().merged(change);
+        self.check_settings(&topic.name, &merged)?;
+        Ok(merged)
+    }
+
+    /// The settings of a topic that it can have with `count` partitions.
+    pub(crate) fn check_growth(&self, topic: &TopicCore, count: u32) -> Result<TopicConfig> {
+        self.check_same(topic)?;
+        let has = topic.partition_count();
+        if count <= has {
+            let message = format!("the topic has {has} partitions; it can only grow, not to {count}");
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(&*topic.name));
+        }
+        let config = topic.config().partitions(count);
+        self.check_settings(&topic.name, &config)?;
+        Ok(config)
+    }
+
     /// Changes the settings of a topic while it runs.
     pub(crate) fn alter_topic(&self, topic: &TopicCore, change: &TopicConfig) -> Result<()> {
         self.check_open()?;
         let mut catalog = self.catalog.lock();
-        let name = &*topic.name;
-        self.check_same(topic)?;
-        if change.partitions_set().is_some_and(|n| n != topic.partition_count()) {
-            let message = "the number of partitions is changed by add_partitions";
-            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
-        }
-        let merged = topic.config().merged(change);
-        self.check_settings(name, &merged)?;
+        let merged = self.check_change(topic, change)?;
         self.record_topic(&mut catalog, topic, |record| record.config = merged.clone())?;
         for partition in topic.partitions().iter() {
             partition.alter(merged.resolved().settings);
@@ -337,19 +370,13 @@ impl LogCore {
     pub(crate) fn add_partitions(&self, topic: &TopicCore, count: u32) -> Result<()> {
         self.check_open()?;
         let mut catalog = self.catalog.lock();
-        let name = &*topic.name;
-        self.check_same(topic)?;
-        let has = topic.partition_count();
-        if count <= has {
-            let message = format!("the topic has {has} partitions; it can only grow, not to {count}");
-            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
-        }
-        let config = topic.config().partitions(count);
-        self.check_settings(name, &config)?;
+        let config = self.check_growth(topic, count)?;
         self.record_topic(&mut catalog, topic, |record| record.config = config.clone())?;
         let mut partitions = topic.partitions().to_vec();
-        partitions
-            .extend((has..count).map(|number| self.new_partition(&topic.name, topic.id, number, &config)));
+        partitions.extend(
+            (topic.partition_count()..count)
+                .map(|number| self.new_partition(&topic.name, topic.id, number, &config)),
+        );
         *topic.partitions.write() = partitions.into();
         *topic.config.write() = config;
         self.topics_changed();
@@ -538,6 +565,10 @@ impl Drop for LogCore {
             self.keep_locked();
         }
     }
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(ErrorKind::TopicAlreadyExists, "the topic exists").with_topic(name)
 }
 
 /// Where topics are, seen from the directory.

@@ -51,6 +51,30 @@ pub struct TopicDescription {
     pub timestamp_type: TimestampType,
     /// How long a block waits for more records.
     pub block_linger: Duration,
+    /// The same settings by name, each with where it comes from.
+    pub settings: Vec<TopicSetting>,
+}
+
+/// One setting of a topic, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicSetting {
+    /// As the method of [`TopicConfig`](crate::TopicConfig) is called.
+    pub name: &'static str,
+    /// As text.
+    pub value: String,
+    /// Who says so.
+    pub source: SettingSource,
+}
+
+/// Who says what a setting of a topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SettingSource {
+    /// Nobody: it is the default of this version.
+    Default,
+    /// It was set for this topic, when it was created or later.
+    Topic,
 }
 
 impl Topic {
@@ -84,7 +108,12 @@ impl Topic {
     /// What the topic is.
     #[must_use]
     pub fn describe(&self) -> TopicDescription {
-        let settings = self.core.config().resolved().settings;
+        let config = self.core.config();
+        let settings = config.resolved().settings;
+        let sources = config.sources().into_iter().map(|(name, value, own)| {
+            let source = if own { SettingSource::Topic } else { SettingSource::Default };
+            TopicSetting { name, value, source }
+        });
         TopicDescription {
             name: self.name().to_owned(),
             id: self.id(),
@@ -95,6 +124,7 @@ impl Topic {
             sync_policy: settings.sync_policy,
             timestamp_type: settings.timestamp_type,
             block_linger: settings.block_linger,
+            settings: sources.collect(),
         }
     }
 
@@ -106,12 +136,28 @@ impl Topic {
         self.log.add_partitions(&self.core, count)
     }
 
-    /// Changes settings while the topic runs: those that `change` sets, the others stay.
+    /// Whether [`Topic::add_partitions`] would do it, which changes nothing. (Kafka: `validate_only`.)
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_add_partitions(&self, count: u32) -> Result<()> {
+        self.log.check_growth(&self.core, count).map(drop)
+    }
+
+    /// Changes settings while the topic runs: those that `change` sets, the others stay. All of them change, or none.
     ///
     /// # Errors
     /// `InvalidConfig`, with nothing changed; `InvalidPartitions` where it sets another number of partitions.
     pub fn alter(&self, change: TopicConfig) -> Result<()> {
         self.log.alter_topic(&self.core, &change)
+    }
+
+    /// Whether [`Topic::alter`] would do it, which changes nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_alter(&self, change: &TopicConfig) -> Result<()> {
+        self.log.check_change(&self.core, change).map(drop)
     }
 }
 
