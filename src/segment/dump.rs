@@ -163,7 +163,7 @@ impl SegmentDump {
 
     /// The partition.
     #[must_use]
-    pub fn partition(&self) -> u32 {
+    pub fn partition_number(&self) -> u32 {
         self.meta.partition
     }
 

@@ -198,7 +198,7 @@ fn a_09_a_segment_is_dumped_batch_by_batch() {
     };
     let (first, second) = (copy(0), copy(1));
     let dump = dump_segment(&first).unwrap();
-    assert_eq!((dump.topic_id(), dump.partition(), dump.base_offset()), (topic.id(), 0, 0));
+    assert_eq!((dump.topic_id(), dump.partition_number(), dump.base_offset()), (topic.id(), 0, 0));
     assert_eq!((dump.is_sealed(), dump.index_ok()), (true, Some(true)));
     let dump = dump_segment(&second).unwrap();
     assert_eq!((dump.base_offset(), dump.is_sealed(), dump.index_ok()), (3, false, None));
