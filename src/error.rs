@@ -68,6 +68,8 @@ pub enum ErrorKind {
     NoMemory,
     /// The memory budget is used up, and the call was not allowed to wait (any longer).
     BufferExhausted,
+    /// The quota of bytes per second is used up, and the call was not allowed to wait (any longer).
+    ThrottlingQuotaExceeded,
     /// The time given to the call passed first.
     TimedOut,
     /// The handle, or the log behind it, was closed.
@@ -313,6 +315,7 @@ impl Error {
             ErrorKind::NoSpace
                 | ErrorKind::NoMemory
                 | ErrorKind::BufferExhausted
+                | ErrorKind::ThrottlingQuotaExceeded
                 | ErrorKind::TimedOut
                 | ErrorKind::NotEnoughReplicas
                 | ErrorKind::RebalanceInProgress

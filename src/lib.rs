@@ -97,7 +97,7 @@ pub mod share {
 }
 pub mod topic {
     //! What the settings of a topic are made of.
-    pub use crate::log::topic::TopicDescription;
+    pub use crate::log::topic::{SettingSource, TopicDescription, TopicSetting};
     pub use crate::partition::settings::{SyncPolicy, TimestampType};
 }
 pub mod partitioner {
@@ -105,9 +105,10 @@ pub mod partitioner {
     pub use crate::producer::partitioner::*;
 }
 pub mod admin {
-    //! What an open found, and did about it.
+    //! What an open found, and did about it; what a segment file holds.
     pub use crate::log::report::{RecoveryItem, RecoveryReport};
     pub use crate::partition::recovery::RecoveryAction;
+    pub use crate::segment::dump::{DumpedBatch, DumpedEntry, DumpedProducer, SegmentDump, dump_segment};
 }
 
 pub mod _documentation {

@@ -34,7 +34,7 @@ use crate::topic_partition::TopicPartition;
 /// ```
 #[derive(Clone)]
 pub struct ConsumerGroup {
-    log: Arc<LogCore>,
+    pub(super) log: Arc<LogCore>,
     groups: Arc<Groups>,
     group: Arc<Group>,
 }

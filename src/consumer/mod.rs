@@ -10,8 +10,8 @@
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
 // builder, options   what can be set
 // parallel       a consumer's records on many threads, in order per key
-// admin          ConsumerGroup: a group as its users hold it
 // share          share groups, a house of its own
+// admin          ConsumerGroup: a group as its users hold it (reset: moving what it committed)
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
@@ -25,6 +25,7 @@ pub(crate) mod options;
 pub(crate) mod parallel;
 pub(crate) mod poll;
 pub(crate) mod reading;
+pub(crate) mod reset;
 pub(crate) mod seat;
 pub(crate) mod share;
 pub(crate) mod states;
@@ -37,6 +38,7 @@ pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
 pub use crate::consumer::parallel::{Parallel, ParallelHandle};
+pub use crate::consumer::reset::{ResetPlan, ResetTo};
 pub use crate::consumer::states::GroupState;
 pub use crate::partition::records::{Headers, RecordsIter};
 

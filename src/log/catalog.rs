@@ -13,6 +13,7 @@
 //! sync_policy=every:0.050000000   never, every:SECONDS, records:N
 //! timestamp_type=create           create, append
 //! block_linger=0.005000000        seconds, with nine decimals
+//! start_offsets=0:6,3:10          partition:offset where records before it were deleted, partitions rising
 //! ```
 //!
 //! Every line ends with a line feed. What the user did not set does not stand here and follows the defaults of
@@ -46,6 +47,8 @@ const MAX_PARTITIONS: u32 = 100_000;
 /// The largest record that a topic may allow: one append may carry it.
 #[allow(clippy::cast_possible_truncation)]
 const MAX_RECORD_BYTES: u32 = MAX_APPEND as u32;
+/// The line with the start offsets.
+const STARTS: &str = "start_offsets";
 /// The first line of a record.
 const KIND: &str = "topic";
 /// The version in it.
@@ -168,6 +171,29 @@ impl TopicConfig {
                 block_linger: self.block_linger.unwrap_or(default.block_linger),
             },
         }
+    }
+
+    /// All settings but the number of partitions: name, value as it is stored, and whether it was set.
+    pub(crate) fn sources(&self) -> Vec<(&'static str, String, bool)> {
+        let Settings {
+            compression,
+            segment_bytes,
+            max_record_bytes,
+            sync_policy,
+            timestamp_type,
+            block_linger,
+        } = self.resolved().settings;
+        let all = TopicConfig {
+            partitions: None,
+            compression: Some(compression),
+            segment_bytes: Some(segment_bytes),
+            max_record_bytes: Some(max_record_bytes),
+            sync_policy: Some(sync_policy),
+            timestamp_type: Some(timestamp_type),
+            block_linger: Some(block_linger),
+        };
+        let own: Vec<_> = self.lines().map(|(name, _)| name).collect();
+        all.lines().map(|(name, value)| (name, value, own.contains(&name))).collect()
     }
 
     /// What is set, as it is stored, but for the number of partitions.
@@ -298,9 +324,21 @@ pub(crate) struct TopicRecord {
     /// Tells this topic from an earlier one of the same name.
     pub(crate) id: u64,
     pub(crate) config: TopicConfig,
+    /// The start offsets of partitions whose first records were deleted.
+    pub(crate) starts: BTreeMap<u32, u64>,
 }
 
 impl TopicRecord {
+    /// A topic of which nothing was deleted.
+    pub(crate) fn new(id: u64, config: TopicConfig) -> Self {
+        TopicRecord { id, config, starts: BTreeMap::new() }
+    }
+
+    /// Below this nothing of the partition is held.
+    pub(crate) fn start_of(&self, partition: u32) -> u64 {
+        self.starts.get(&partition).copied().unwrap_or(0)
+    }
+
     /// The value that is stored under the topic's name. The number of partitions is always said: a default that
     /// changes must not change how many partitions a topic has.
     pub(crate) fn encode(&self) -> String {
@@ -309,6 +347,11 @@ impl TopicRecord {
         let _ = writeln!(out, "partitions={}", self.config.resolved().partitions);
         for (setting, value) in self.config.lines() {
             let _ = writeln!(out, "{setting}={value}");
+        }
+        if !self.starts.is_empty() {
+            let starts: Vec<String> =
+                self.starts.iter().map(|(number, start)| format!("{number}:{start}")).collect();
+            let _ = writeln!(out, "{STARTS}={}", starts.join(","));
         }
         out
     }
@@ -332,6 +375,7 @@ impl TopicRecord {
             newer => return Err(CatalogError::Version(newer)),
         }
         let (mut id, mut config, mut seen) = (None, TopicConfig::new(), Vec::new());
+        let mut starts = BTreeMap::new();
         for line in lines {
             let (setting, value) = line.split_once('=').ok_or(CatalogError::Text)?;
             if seen.contains(&setting) {
@@ -340,6 +384,8 @@ impl TopicRecord {
             seen.push(setting);
             if setting == "id" {
                 id = Some(hex_id(value).ok_or_else(|| CatalogError::value(setting, value))?);
+            } else if setting == STARTS {
+                starts = starts_of(value)?;
             } else {
                 config.set_line(setting, value)?;
             }
@@ -352,7 +398,10 @@ impl TopicRecord {
             return Err(CatalogError::Missing("partitions"));
         }
         config.resolved().validate().map_err(CatalogError::Invalid)?;
-        Ok(TopicRecord { id, config })
+        if starts.last_key_value().is_some_and(|(last, _)| *last >= config.resolved().partitions) {
+            return Err(CatalogError::value(STARTS, "a partition that is not there"));
+        }
+        Ok(TopicRecord { id, config, starts })
     }
 }
 
@@ -361,6 +410,21 @@ fn number<T: std::str::FromStr>(setting: &str, value: &str) -> Result<T, Catalog
     let digits = value.bytes().all(|b| b.is_ascii_digit());
     let parsed = if digits { value.parse().ok() } else { None };
     parsed.ok_or_else(|| CatalogError::value(setting, value))
+}
+
+/// Offsets by partition, in one spelling: partitions rise, and who starts at 0 does not stand there.
+fn starts_of(value: &str) -> Result<BTreeMap<u32, u64>, CatalogError> {
+    let mut starts = BTreeMap::new();
+    for one in value.split(',') {
+        let (partition, start) = one.split_once(':').ok_or_else(|| CatalogError::value(STARTS, value))?;
+        let (partition, start): (u32, u64) = (number(STARTS, partition)?, number(STARTS, start)?);
+        let rises = starts.last_key_value().is_none_or(|(last, _)| *last < partition);
+        if !rises || start == 0 {
+            return Err(CatalogError::value(STARTS, value));
+        }
+        starts.insert(partition, start);
+    }
+    Ok(starts)
 }
 
 /// Exactly 16 digits in lower case, so that one id has one spelling.

@@ -27,7 +27,7 @@ fn refused(text: &str, kind: ErrorKind, why: &str) {
 
 #[test]
 fn the_text_is_as_drawn() {
-    let record = TopicRecord { id: ID, config: every_setting() };
+    let record = TopicRecord::new(ID, every_setting());
     let text = "topic 1\nid=9f2c07d1a4b3e856\npartitions=4\ncompression=custom:200\n\
                 segment_bytes=18446744073709551615\nmax_record_bytes=17\nsync_policy=every:0.050000000\n\
                 timestamp_type=append\nblock_linger=18446744073709551615.999999999\n";
@@ -37,7 +37,7 @@ fn the_text_is_as_drawn() {
 
 #[test]
 fn only_what_is_set_is_stored_and_partitions_always() {
-    let record = TopicRecord { id: ID, config: TopicConfig::new() };
+    let record = TopicRecord::new(ID, TopicConfig::new());
     assert_eq!(record.encode(), "topic 1\nid=9f2c07d1a4b3e856\npartitions=1\n");
     let back = decode(&record.encode()).unwrap();
     assert_eq!(back.config, TopicConfig::new().partitions(1));
@@ -45,7 +45,7 @@ fn only_what_is_set_is_stored_and_partitions_always() {
     for policy in [SyncPolicy::Never, SyncPolicy::EveryRecords(9), SyncPolicy::Every(Duration::from_nanos(1))]
     {
         let config = TopicConfig::new().partitions(1).sync_policy(policy);
-        assert_eq!(decode(&TopicRecord { id: ID, config: config.clone() }.encode()).unwrap().config, config);
+        assert_eq!(decode(&TopicRecord::new(ID, config.clone()).encode()).unwrap().config, config);
     }
 }
 
@@ -82,7 +82,7 @@ fn what_cannot_be_followed_is_refused_by_name() {
 
 #[test]
 fn no_bytes_make_decode_panic_and_every_cut_is_noticed() {
-    let good = TopicRecord { id: ID, config: every_setting() }.encode().into_bytes();
+    let good = TopicRecord::new(ID, every_setting()).encode().into_bytes();
     // A cut at the end of a line after `partitions` is a legal record of fewer settings: what a record holds
     // is proved by the frame around it.
     for cut in (0..good.len()).filter(|&cut| cut == 0 || good[cut - 1] != b'\n') {
@@ -177,7 +177,7 @@ fn folders_carry_the_id() {
 #[test]
 fn the_catalog_is_what_its_records_leave() {
     let mut catalog = Catalog::default();
-    let record = |id, partitions| TopicRecord { id, config: TopicConfig::new().partitions(partitions) };
+    let record = |id, partitions| TopicRecord::new(id, TopicConfig::new().partitions(partitions));
     let mut apply = |name: &str, record: Option<&TopicRecord>| {
         let value = record.map(TopicRecord::encode);
         let change = catalog.apply(name.as_bytes(), value.as_ref().map(String::as_bytes));
@@ -207,4 +207,19 @@ fn the_catalog_is_what_its_records_leave() {
     assert_eq!(apply("b", Some(&a)).0, Ok(Change::Created), "a freed id");
     let (_, state) = apply("a", Some(&record(1002, 1)));
     assert_eq!(state.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["__consumer_offsets", "a", "b"]);
+}
+
+#[test]
+fn start_offsets_are_stored_and_must_fit() {
+    let mut record = TopicRecord::new(ID, TopicConfig::new().partitions(4));
+    assert!(!record.encode().contains("start_offsets"));
+    record.starts = [(0, 6), (3, 10)].into();
+    let text = record.encode();
+    assert!(text.ends_with("\nstart_offsets=0:6,3:10\n"), "{text}");
+    assert_eq!(decode(&text).unwrap(), record);
+    assert_eq!([0, 1, 2, 3].map(|n| record.start_of(n)), [6, 0, 0, 10]);
+    for bad in ["", "0", "0:0", "0:-1", "3:10,0:6", "0:6,0:7", "4:1", "0:6,", "0:18446744073709551616"] {
+        let text = text.replace("0:6,3:10", bad);
+        assert_eq!(decode(&text).unwrap_err().kind(), ErrorKind::CorruptRecord, "{bad}");
+    }
 }

@@ -239,6 +239,40 @@ impl LogCore {
         core.flush_to(appended.next_offset).map_err(|e| e.with_topic(name))
     }
 
+    /// Whether a user may have a topic of this name.
+    fn check_name(&self, name: &str) -> Result<()> {
+        self.check_open()?;
+        check_topic_name(name)?;
+        if is_internal(name) {
+            let message = "names that begin with __ are the library's own";
+            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(name));
+        }
+        Ok(())
+    }
+
+    /// Whether this topic could be created now.
+    pub(crate) fn check_creation(&self, name: &str, config: &TopicConfig) -> Result<()> {
+        self.check_name(name)?;
+        match self.topic(name) {
+            Ok(_) => Err(exists(name)),
+            Err(_) => self.check_settings(name, config),
+        }
+    }
+
+    /// Records a change of one topic, durably.
+    fn record_topic(
+        &self,
+        catalog: &mut Catalog,
+        topic: &TopicCore,
+        change: impl FnOnce(&mut TopicRecord),
+    ) -> Result<()> {
+        self.check_same(topic)?;
+        let recorded = catalog.get(&topic.name).cloned();
+        let mut record = recorded.unwrap_or_else(|| TopicRecord::new(topic.id, topic.config()));
+        change(&mut record);
+        self.record(catalog, &topic.name, Some(&record.encode()))
+    }
+
     /// Creates a topic; one that exists is an error, or is returned as it is where `ensure` says so.
     pub(crate) fn create_topic(
         &self,
@@ -246,16 +280,11 @@ impl LogCore {
         config: &TopicConfig,
         ensure: bool,
     ) -> Result<Arc<TopicCore>> {
-        self.check_open()?;
-        check_topic_name(name)?;
-        if is_internal(name) {
-            let message = "names that begin with __ are the library's own";
-            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(name));
-        }
+        self.check_name(name)?;
         let mut catalog = self.catalog.lock();
         if let Ok(there) = self.topic(name) {
             if !ensure {
-                return Err(Error::new(ErrorKind::TopicAlreadyExists, "the topic exists").with_topic(name));
+                return Err(exists(name));
             }
             let (has, wanted) = (there.partition_count(), config.partitions_set());
             if let Some(wanted) = wanted.filter(|wanted| *wanted != has) {
@@ -271,7 +300,7 @@ impl LogCore {
                 break id;
             }
         };
-        let value = TopicRecord { id, config: config.clone() }.encode();
+        let value = TopicRecord::new(id, config.clone()).encode();
         let recorded = self.record(&mut catalog, name, Some(&value));
         if catalog.get(name).is_some_and(|r| r.id == id) {
             let name: Arc<str> = name.into();
@@ -303,20 +332,37 @@ impl LogCore {
         )
     }
 
+    /// The settings of a topic after a change that it can have.
+    pub(crate) fn check_change(&self, topic: &TopicCore, change: &TopicConfig) -> Result<TopicConfig> {
+        self.check_same(topic)?;
+        if change.partitions_set().is_some_and(|n| n != topic.partition_count()) {
+            let message = "the number of partitions is changed by add_partitions";
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(&*topic.name));
+        }
+        let merged = topic.config().merged(change);
+        self.check_settings(&topic.name, &merged)?;
+        Ok(merged)
+    }
+
+    /// The settings of a topic that it can have with `count` partitions.
+    pub(crate) fn check_growth(&self, topic: &TopicCore, count: u32) -> Result<TopicConfig> {
+        self.check_same(topic)?;
+        let has = topic.partition_count();
+        if count <= has {
+            let message = format!("the topic has {has} partitions; it can only grow, not to {count}");
+            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(&*topic.name));
+        }
+        let config = topic.config().partitions(count);
+        self.check_settings(&topic.name, &config)?;
+        Ok(config)
+    }
+
     /// Changes the settings of a topic while it runs.
     pub(crate) fn alter_topic(&self, topic: &TopicCore, change: &TopicConfig) -> Result<()> {
         self.check_open()?;
         let mut catalog = self.catalog.lock();
-        let name = &*topic.name;
-        self.check_same(topic)?;
-        if change.partitions_set().is_some_and(|n| n != topic.partition_count()) {
-            let message = "the number of partitions is changed by add_partitions";
-            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
-        }
-        let merged = topic.config().merged(change);
-        self.check_settings(name, &merged)?;
-        let value = TopicRecord { id: topic.id, config: merged.clone() }.encode();
-        self.record(&mut catalog, name, Some(&value))?;
+        let merged = self.check_change(topic, change)?;
+        self.record_topic(&mut catalog, topic, |record| record.config = merged.clone())?;
         for partition in topic.partitions().iter() {
             partition.alter(merged.resolved().settings);
         }
@@ -328,24 +374,48 @@ impl LogCore {
     pub(crate) fn add_partitions(&self, topic: &TopicCore, count: u32) -> Result<()> {
         self.check_open()?;
         let mut catalog = self.catalog.lock();
-        let name = &*topic.name;
-        self.check_same(topic)?;
-        let has = topic.partition_count();
-        if count <= has {
-            let message = format!("the topic has {has} partitions; it can only grow, not to {count}");
-            return Err(Error::new(ErrorKind::InvalidPartitions, message).with_topic(name));
-        }
-        let config = topic.config().partitions(count);
-        self.check_settings(name, &config)?;
-        let value = TopicRecord { id: topic.id, config: config.clone() }.encode();
-        self.record(&mut catalog, name, Some(&value))?;
+        let config = self.check_growth(topic, count)?;
+        self.record_topic(&mut catalog, topic, |record| record.config = config.clone())?;
         let mut partitions = topic.partitions().to_vec();
-        partitions
-            .extend((has..count).map(|number| self.new_partition(&topic.name, topic.id, number, &config)));
+        partitions.extend(
+            (topic.partition_count()..count)
+                .map(|number| self.new_partition(&topic.name, topic.id, number, &config)),
+        );
         *topic.partitions.write() = partitions.into();
         *topic.config.write() = config;
         self.topics_changed();
         Ok(())
+    }
+
+    /// Deletes the records of a partition below `before`, for good once this returns; says where it starts now.
+    pub(crate) fn delete_records(&self, partition: &Arc<PartitionCore>, before: u64) -> Result<u64> {
+        self.check_open()?;
+        let tp = &partition.identity().tp;
+        if partition.is_internal() {
+            let message = "records of internal topics cannot be deleted";
+            return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(tp.topic()));
+        }
+        let (start, end) = (partition.start_offset(), partition.high_watermark());
+        if before > end {
+            let error = Error::new(ErrorKind::OffsetOutOfRange, "the partition does not go that far");
+            let error = error.with_partition(tp.topic(), tp.partition());
+            return Err(error.at_offset(before).with_range(start, end));
+        }
+        // After a loss of power the partition must not end before where the catalog says that it starts.
+        partition.flush_to(before)?;
+        let mut catalog = self.catalog.lock();
+        let gone = || {
+            let error = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted");
+            error.with_partition(tp.topic(), tp.partition())
+        };
+        let topic = self.topic_by_id(partition.identity().topic_id).ok_or_else(gone)?;
+        if before > partition.start_offset() {
+            self.record_topic(&mut catalog, &topic, |record| {
+                record.starts.insert(tp.partition(), before);
+            })?;
+            partition.trim(before)?;
+        }
+        Ok(partition.start_offset())
     }
 
     /// Deletes a topic: for good once this returns, its files then go.
@@ -500,6 +570,10 @@ impl Drop for LogCore {
             self.keep_locked();
         }
     }
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(ErrorKind::TopicAlreadyExists, "the topic exists").with_topic(name)
 }
 
 /// Where topics are, seen from the directory.

@@ -99,6 +99,14 @@ impl Log {
         Ok(Topic { core, log: Arc::clone(&self.core) })
     }
 
+    /// Whether [`Log::create_topic`] would do it, which creates nothing. (Kafka: `validate_only`.)
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_create_topic(&self, name: &str, config: &TopicConfig) -> Result<()> {
+        self.core.check_creation(name, config)
+    }
+
     /// The topic called `name`: as it is where it exists, whatever its settings; else created.
     ///
     /// # Errors

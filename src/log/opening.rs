@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{Codec, Codecs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::catalog::{Catalog, TOPICS, TopicConfig, folder_id};
+use crate::log::catalog::{Catalog, TOPICS, TopicConfig, TopicRecord, folder_id};
 use crate::log::core::{
     LogCore, OnDisk, ROOT, ROOT_TWIN, TOPICS_FOLDER, TopicCore, built_in, partition_folder,
 };
@@ -227,7 +227,7 @@ impl LogBuilder {
         let mut found: Vec<(Arc<str>, u64, TopicConfig, Vec<Opened>)> = Vec::new();
         let mut catalog = Catalog::default();
         for (name, id) in built_in() {
-            let opened = opening.partition(&name.into(), id, 0, &TopicConfig::new())?;
+            let opened = opening.partition(&name.into(), 0, &TopicRecord::new(id, TopicConfig::new()))?;
             found.push((name.into(), id, TopicConfig::new(), vec![opened]));
             if name == TOPICS {
                 catalog = read_catalog(&found[0].3[0], &self.codecs)?;
@@ -237,7 +237,7 @@ impl LogBuilder {
             let name: Arc<str> = name.into();
             let config = &record.config;
             let partitions = (0..config.resolved().partitions)
-                .map(|number| opening.partition(&name, record.id, number, config))
+                .map(|number| opening.partition(&name, number, record))
                 .collect::<Result<Vec<_>>>()?;
             found.push((name, record.id, config.clone(), partitions));
         }
@@ -467,10 +467,11 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// Brings one partition back.
-    fn partition(&mut self, topic: &Arc<str>, id: u64, number: u32, config: &TopicConfig) -> Result<Opened> {
+    fn partition(&mut self, topic: &Arc<str>, number: u32, record: &TopicRecord) -> Result<Opened> {
+        let id = record.id;
         let folder = partition_folder(topic, id, number);
         let staged = self.staged.take(id, number);
-        let settings = config.resolved().settings;
+        let settings = record.config.resolved().settings;
         let tp = TopicPartition::new(Arc::clone(topic), number);
         let recovering = Recovering {
             directory: self.directory,
@@ -481,6 +482,7 @@ impl Opening<'_> {
             epoch: self.epoch,
             topic_id: id,
             partition: number,
+            start: record.start_of(number),
             folder: &folder,
             settings: &settings,
             quarantine: Path::new(QUARANTINE),

@@ -425,3 +425,59 @@ fn deleted_topics_give_their_memory_back() {
     }
     assert!(log.engine.pool.used_bytes() <= 128 << 10, "{}", log.engine.pool.used_bytes());
 }
+
+/// Deleted records stay deleted whatever stops the process, also when it stops between the record of the deletion and
+/// the last file that goes.
+#[test]
+fn deleted_records_stay_deleted_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = FaultPlan::new();
+    let log = open_with(dir.path(), &plan).unwrap();
+    // Frames of 40 bytes, five to a segment.
+    let config = TopicConfig::new().segment_bytes(200);
+    let partition = topic(&log, "t", config.clone()).partition(0).unwrap();
+    let append = |partition: &Partition| partition.append(Record::new("12345678")).map(|d| d.offset());
+    for _ in 0..22 {
+        append(&partition).unwrap();
+    }
+    assert_eq!(partition.segments(), [0, 5, 10, 15, 20]);
+    assert_eq!(partition.delete_records(12).unwrap(), 12);
+    assert_eq!(partition.segments(), [10, 15, 20]);
+    let files = |dir: &Path| {
+        let topics = std::fs::read_dir(dir.join("topics")).unwrap().map(|e| e.unwrap().path());
+        let t = topics.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("t.")).next().unwrap();
+        std::fs::read_dir(t.join("0")).unwrap().count()
+    };
+    until("all is written", || partition.written_offset() == 22);
+    assert_eq!(files(dir.path()), 3);
+    log.crash();
+    drop((partition, log));
+
+    let log = open_with(dir.path(), &plan).unwrap();
+    let partition = topic(&log, "t", config.clone()).partition(0).unwrap();
+    assert_eq!((partition.start_offset(), partition.end_offset()), (12, 22));
+    assert_eq!(values(&partition).len(), 10);
+    // Recorded, and no file can be removed: the records are gone all the same, and an open finds the files.
+    plan.inject(Fault::nth(1).of(Op::Remove).forever());
+    assert!(partition.delete_records(20).is_err());
+    assert_eq!((partition.start_offset(), partition.segments()), (20, vec![20]));
+    log.crash();
+    plan.clear();
+    drop((partition, log));
+    assert_eq!(files(dir.path()), 3);
+
+    let log = open_with(dir.path(), &plan).unwrap();
+    let partition = topic(&log, "t", config.clone()).partition(0).unwrap();
+    assert_eq!((partition.start_offset(), partition.end_offset(), files(dir.path())), (20, 22, 1));
+    // All of it: the next record goes on where the last one was, also after settings and partitions changed.
+    assert_eq!(partition.delete_records(22).unwrap(), 22);
+    let t = topic(&log, "t", config.clone());
+    t.add_partitions(2).unwrap();
+    t.alter(TopicConfig::new().segment_bytes(400)).unwrap();
+    log.crash();
+    drop((partition, t, log));
+    let log = open_with(dir.path(), &plan).unwrap();
+    let partition = topic(&log, "t", TopicConfig::new()).partition(0).unwrap();
+    assert_eq!((partition.start_offset(), partition.end_offset()), (22, 22));
+    assert_eq!((append(&partition).unwrap(), values(&partition).len()), (22, 1));
+}

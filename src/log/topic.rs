@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::Compression;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::TopicConfig;
 use crate::log::core::{LogCore, TopicCore};
 use crate::partition::Partition;
@@ -51,6 +51,30 @@ pub struct TopicDescription {
     pub timestamp_type: TimestampType,
     /// How long a block waits for more records.
     pub block_linger: Duration,
+    /// The same settings by name, each with where it comes from.
+    pub settings: Vec<TopicSetting>,
+}
+
+/// One setting of a topic, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicSetting {
+    /// As the method of [`TopicConfig`](crate::TopicConfig) is called.
+    pub name: &'static str,
+    /// As text.
+    pub value: String,
+    /// Who says so.
+    pub source: SettingSource,
+}
+
+/// Who says what a setting of a topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SettingSource {
+    /// Nobody: it is the default of this version.
+    Default,
+    /// It was set for this topic, when it was created or later.
+    Topic,
 }
 
 impl Topic {
@@ -84,7 +108,12 @@ impl Topic {
     /// What the topic is.
     #[must_use]
     pub fn describe(&self) -> TopicDescription {
-        let settings = self.core.config().resolved().settings;
+        let config = self.core.config();
+        let settings = config.resolved().settings;
+        let sources = config.sources().into_iter().map(|(name, value, own)| {
+            let source = if own { SettingSource::Topic } else { SettingSource::Default };
+            TopicSetting { name, value, source }
+        });
         TopicDescription {
             name: self.name().to_owned(),
             id: self.id(),
@@ -95,6 +124,7 @@ impl Topic {
             sync_policy: settings.sync_policy,
             timestamp_type: settings.timestamp_type,
             block_linger: settings.block_linger,
+            settings: sources.collect(),
         }
     }
 
@@ -106,12 +136,58 @@ impl Topic {
         self.log.add_partitions(&self.core, count)
     }
 
-    /// Changes settings while the topic runs: those that `change` sets, the others stay.
+    /// Whether [`Topic::add_partitions`] would do it, which changes nothing. (Kafka: `validate_only`.)
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_add_partitions(&self, count: u32) -> Result<()> {
+        self.log.check_growth(&self.core, count).map(drop)
+    }
+
+    /// Changes settings while the topic runs: those that `change` sets, the others stay. All of them change, or none.
     ///
     /// # Errors
     /// `InvalidConfig`, with nothing changed; `InvalidPartitions` where it sets another number of partitions.
     pub fn alter(&self, change: TopicConfig) -> Result<()> {
         self.log.alter_topic(&self.core, &change)
+    }
+
+    /// Whether [`Topic::alter`] would do it, which changes nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn validate_alter(&self, change: &TopicConfig) -> Result<()> {
+        self.log.check_change(&self.core, change).map(drop)
+    }
+}
+
+impl Partition {
+    /// Deletes the records below offset `before`, for good once this returns: readers there get `OffsetOutOfRange`, and
+    /// consumers follow their reset policy. Says where the partition starts now. Where it starts later already nothing
+    /// changes; the end offset deletes all that there is.
+    ///
+    /// Files go as a whole: disk space comes back once all of a segment is deleted, and never that of the last.
+    /// (Kafka: `DeleteRecords`.)
+    ///
+    /// ```
+    /// use tapelog::{ErrorKind, Log, Record, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let partition = log.create_topic("ticks", TopicConfig::new())?.partition(0)?;
+    /// partition.append_batch(&[Record::new("a"), Record::new("b"), Record::new("c")])?;
+    /// assert_eq!(partition.delete_records(2)?, 2);
+    /// assert_eq!((partition.start_offset(), partition.end_offset()), (2, 3));
+    /// assert_eq!(partition.reader(1).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` beyond the end; `InvalidTopic` for an internal topic; what keeps the disk from recording it.
+    pub fn delete_records(&self, before: u64) -> Result<u64> {
+        match self.log.downcast_ref::<LogCore>() {
+            Some(log) => log.delete_records(&self.core, before),
+            None => Err(Error::new(ErrorKind::Internal, "the partition is of no log")),
+        }
     }
 }
 

@@ -175,9 +175,14 @@ impl Delivery {
     /// Callbacks of one partition come in the order of their offsets. No lock is held: a callback may send, but
     /// on the callback thread it may not wait. A panic in it is contained there.
     pub fn on_complete(self, callback: impl FnOnce(Result<Delivered>) + Send + 'static) {
+        self.follow(callback);
+    }
+
+    /// [`Delivery::on_complete`], and the delivery stays.
+    pub(crate) fn follow(&self, callback: impl FnOnce(Result<Delivered>) + Send + 'static) {
         let delivered = self.delivered();
         let then: OnReached = Box::new(move |result| callback(result.map(|()| delivered)));
-        match self.open {
+        match &self.open {
             Some(core) => core.when_durable(self.appended.next_offset, then),
             None => then(Ok(())),
         }

@@ -10,6 +10,7 @@
 //  └ settle         its side of the write-behind: steps, flushes, the end
 //     ├ drain          frames of the tail become blocks of segments
 //     └ write_behind   the threads that drive it, for all partitions
+//  ├ trim           letting go of its first records
 // recovery       facts, a plan, the doing of it (through drain's sink)
 // settings       what can be set
 
@@ -24,6 +25,7 @@ pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;
 pub(crate) mod settle;
+mod trim;
 mod turns;
 pub(crate) mod watermarks;
 pub(crate) mod write_behind;
@@ -68,14 +70,14 @@ use crate::topic_partition::TopicPartition;
 /// ```
 #[derive(Clone)]
 pub struct Partition {
-    core: Arc<PartitionCore>,
-    /// Keeps the log open.
-    _log: Arc<dyn Any + Send + Sync>,
+    pub(crate) core: Arc<PartitionCore>,
+    /// Keeps the log open; the floor above knows what it is.
+    pub(crate) log: Arc<dyn Any + Send + Sync>,
 }
 
 impl Partition {
     pub(crate) fn new(core: Arc<PartitionCore>, log: Arc<dyn Any + Send + Sync>) -> Self {
-        Partition { core, _log: log }
+        Partition { core, log }
     }
 
     /// Topic and number.
@@ -120,7 +122,7 @@ impl Partition {
     /// like where nothing can be appended any more.
     pub fn appender(&self) -> Result<Appender> {
         self.check_internal()?;
-        Appender::new(Arc::clone(&self.core), Arc::clone(&self._log))
+        Appender::new(Arc::clone(&self.core), Arc::clone(&self.log))
     }
 
     fn check_internal(&self) -> Result<()> {

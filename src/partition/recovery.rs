@@ -97,6 +97,8 @@ pub(crate) struct Recovering<'a> {
     pub(crate) epoch: u32,
     pub(crate) topic_id: u64,
     pub(crate) partition: u32,
+    /// Below this all records were deleted.
+    pub(crate) start: u64,
     pub(crate) folder: &'a Path,
     pub(crate) settings: &'a Settings,
     /// Where to set bytes aside, seen from the directory.
@@ -130,8 +132,8 @@ pub(crate) struct Plan {
 }
 
 /// Decides, from facts alone, what becomes of a partition. `hot` are the offsets of the hot frames that prove
-/// themselves and follow on one another.
-pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
+/// themselves and follow on one another; below `start` records were deleted, and the log never ends before.
+pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)], start: u64) -> Plan {
     // C: nothing after the first torn place is part of the log. A file that ends within an append and has
     // another behind it is torn as well: an append never spans segments.
     let broken = |i: usize| {
@@ -140,8 +142,8 @@ pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)]) -> Plan {
     };
     let keep = (0..segments.len()).find(|i| broken(*i)).map_or(segments.len(), |i| i + 1);
     let (end, drop_unfinished) = match segments[..keep].last() {
-        None => (0, false),
-        Some(last) => (last.complete, last.complete != last.end), // D
+        None => (start, false),
+        Some(last) => (last.complete.max(start), last.complete != last.end), // D
     };
     let mut replay = (end, end);
     let mut unreachable = None;
@@ -176,7 +178,7 @@ pub(crate) fn recover_partition(
             torn: s.torn.is_some(),
         })
         .collect();
-    drop_written(&mut staged, plan(&facts, &[]).end);
+    drop_written(&mut staged, plan(&facts, &[], r.start).end);
     let mut hot = Vec::with_capacity(staged.len());
     let mut memory = Vec::new();
     for chunk in &staged {
@@ -184,7 +186,7 @@ pub(crate) fn recover_partition(
             hot.push(range);
         }
     }
-    let plan = plan(&facts, &hot);
+    let plan = plan(&facts, &hot, r.start);
 
     for scan in &scans[..plan.keep] {
         done.items.extend(scan.damaged.iter().map(|damage| damaged_note(r, scan, damage)));
@@ -246,6 +248,11 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
             r.directory.remove_file(&path)?;
         }
         names.pop();
+    }
+    // Wholly below the start: what a process that deleted records did not come to.
+    let gone = names.windows(2).take_while(|two| two[1].0 <= r.start).count();
+    for (_, _, name) in names.drain(..gone) {
+        r.directory.remove_file(&r.folder.join(name))?;
     }
     let mut scans = Vec::with_capacity(names.len());
     // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen
@@ -478,7 +485,7 @@ fn assemble(
     // What a process that was killed had written may be in the page cache only, and so may what was replayed.
     let unflushed = if r.clean && !replays { Vec::new() } else { segments.to_vec() };
     Ok(Opened {
-        start: segments.first().map_or(0, |s| s.base_offset()),
+        start: segments.first().map_or(0, |s| s.base_offset()).max(r.start),
         end: plan.replay.1,
         epoch: r.epoch,
         writer,
@@ -561,7 +568,7 @@ mod tests {
                         Some((end, end + 4)),
                         Some((end + 1, end + 4)),
                     ] {
-                        let plan = plan(&segments, &hot.into_iter().collect::<Vec<_>>());
+                        let plan = plan(&segments, &hot.into_iter().collect::<Vec<_>>(), 0);
                         assert_eq!(plan.keep, if cut || !two { 1 } else { 2 }, "C");
                         assert_eq!((plan.end, plan.drop_unfinished), (end, last & 2 != 0), "D");
                         let goes_on = hot.is_some_and(|(from, to)| from <= end && to > end);
@@ -575,10 +582,18 @@ mod tests {
     }
 
     #[test]
+    fn a_log_never_ends_before_its_start() {
+        assert_eq!(plan(&[], &[(3, 9)], 7).replay, (7, 9));
+        assert_eq!(plan(&[], &[], 7).end, 7);
+        assert_eq!(plan(&[whole(0, 5)], &[(5, 6)], 7).replay, (7, 7));
+        assert_eq!(plan(&[whole(0, 9)], &[(9, 12)], 7).replay, (9, 12));
+    }
+
+    #[test]
     fn an_empty_partition_begins_with_the_hot_frames() {
-        assert_eq!(plan(&[], &[(0, 3), (3, 7)]).replay, (0, 7));
-        assert_eq!(plan(&[], &[(1, 3)]).unreachable, Some((1, 3)));
+        assert_eq!(plan(&[], &[(0, 3), (3, 7)], 0).replay, (0, 7));
+        assert_eq!(plan(&[], &[(1, 3)], 0).unreachable, Some((1, 3)));
         // Old chunks that were written long ago, and the gap that their recycling left, do no harm.
-        assert_eq!(plan(&[whole(0, 50)], &[(10, 20), (40, 60), (60, 61)]).replay, (50, 61));
+        assert_eq!(plan(&[whole(0, 50)], &[(10, 20), (40, 60), (60, 61)], 0).replay, (50, 61));
     }
 }

@@ -132,6 +132,7 @@ fn l_37_noise_from_inside_a_record_ends_the_log_before_it() {
             epoch: 2,
             topic_id: 0x100,
             partition: 0,
+            start: 0,
             folder: Path::new(FOLDER),
             settings: &settings,
             quarantine: Path::new("quarantine"),

@@ -60,7 +60,7 @@ pub(crate) struct Watermark {
 
 #[derive(Default)]
 struct Waiting {
-    /// In the order they came; targets of one partition rise with it, so the front is due first.
+    /// In the order of their targets, and those of one target in the order in which they came.
     callbacks: Vec<(u64, OnReached)>,
     /// Who wants to know of any move.
     bells: Vec<Arc<Signal>>,
@@ -77,7 +77,7 @@ impl Watermark {
     }
 
     /// Raises the mark and wakes whom it satisfies. Callbacks that are due are handed to `call` in the order in
-    /// which they came; it is called under a lock and only passes them on.
+    /// their targets; it is called under a lock and only passes them on.
     pub(crate) fn advance(&self, to: u64, mut call: impl FnMut(OnReached, Result<()>)) {
         let mut waiting = self.waiting.lock();
         self.value.fetch_max(to, Ordering::AcqRel);
@@ -151,7 +151,9 @@ impl Watermark {
         } else if let Some(error) = &waiting.failed {
             call(then, Err(error.clone()));
         } else {
-            waiting.callbacks.push((target, then));
+            // Threads that append at once come here in any order.
+            let at = waiting.callbacks.partition_point(|(other, _)| *other <= target);
+            waiting.callbacks.insert(at, (target, then));
         }
     }
 }

@@ -1,26 +1,34 @@
 //! Sending: a record finds its partition and gets its offset, and a promise.
 
+mod interceptor;
+mod options;
 pub(crate) mod partitioner;
+mod promises;
+mod quota;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+pub use interceptor::{Acknowledgement, Interceptor, Outgoing};
+pub use options::SendOptions;
 
 pub use crate::partition::delivery::Delivered;
 
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::frame_len;
 use crate::log::Log;
 use crate::log::catalog::is_internal;
 use crate::log::core::{LogCore, TopicCore};
 use crate::log::topic::Topic;
-use crate::partition::core::{PartitionCore, Wait};
+use crate::partition::core::Wait;
 use crate::partition::delivery::{Acks, Delivery, Durability};
-use crate::partition::write_behind::refuse_in_callback;
+use crate::producer::interceptor::Interceptors;
+use crate::producer::options::Promise;
 use crate::producer::partitioner::{DefaultPartitioner, PartitionFacts, Partitioner};
+use crate::producer::promises::Promises;
+use crate::producer::quota::Quota;
 use crate::record::Record;
 
 impl Log {
@@ -33,6 +41,8 @@ impl Log {
             acks: Acks::All,
             durability: None,
             max_block: None,
+            interceptors: Vec::new(),
+            quota: None,
         }
     }
 }
@@ -52,6 +62,8 @@ pub struct ProducerBuilder {
     acks: Acks,
     durability: Option<Durability>,
     max_block: Option<Duration>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    quota: Option<u64>,
 }
 
 impl ProducerBuilder {
@@ -85,19 +97,45 @@ impl ProducerBuilder {
         self
     }
 
+    /// Who sees every record before it is sent, may change or refuse it, and hears what became of it. Several are
+    /// asked in the order in which they were given here.
+    #[must_use]
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// How many bytes of records, as frames, the producer sends in a second by the log's clock; as many as it likes
+    /// by default.
+    ///
+    /// What was not sent in one second can be made up for in the next, and no later: a burst is one second's worth. A
+    /// send beyond that waits up to `max_block`, and then gives `ThrottlingQuotaExceeded`; nothing is appended then. A
+    /// record of more than a second's worth waits for a whole one, and is paid for by those after it. (Kafka:
+    /// `producer_byte_rate`.)
+    #[must_use]
+    pub fn quota(mut self, bytes_per_sec: u64) -> Self {
+        self.quota = Some(bytes_per_sec);
+        self
+    }
+
     /// The producer.
     ///
     /// # Errors
     /// `InvalidConfig` where settings contradict one another; `Closed`.
     pub fn build(self) -> Result<Producer> {
         self.log.check_open()?;
-        check_promise(self.acks, self.durability)?;
-        let max_block = self.max_block.unwrap_or(self.log.engine.max_block);
+        let wait = Wait::For(self.max_block.unwrap_or(self.log.engine.max_block));
+        let promise = Promise { acks: self.acks, durability: self.durability, wait };
+        promise.check()?;
+        let quota =
+            self.quota.map(|rate| Quota::new(Arc::clone(&self.log.engine.clock), rate)).transpose()?;
         Ok(Producer {
             log: Log { core: self.log },
             partitioner: self.partitioner.unwrap_or_else(|| Arc::new(DefaultPartitioner::new())),
-            options: SendOptions { acks: self.acks, durability: self.durability, wait: Wait::For(max_block) },
-            open: Mutex::default(),
+            interceptors: Interceptors::new(self.interceptors),
+            quota,
+            promise,
+            open: Promises::default(),
         })
     }
 }
@@ -109,61 +147,6 @@ impl std::fmt::Debug for ProducerBuilder {
             .field("durability", &self.durability)
             .field("max_block", &self.max_block)
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether copies and durability can be asked for together.
-fn check_promise(acks: Acks, durability: Option<Durability>) -> Result<()> {
-    let wrong = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
-    match (acks, durability) {
-        (_, Some(Durability::Memory)) => {
-            wrong("durability Memory is what an in-memory log reports, not a choice")
-        }
-        (Acks::None, Some(_)) => wrong("acks None promises nothing, so it goes with no durability"),
-        _ => Ok(()),
-    }
-}
-
-/// What one send asks for, where it differs from its producer.
-#[derive(Debug, Clone, Copy)]
-pub struct SendOptions {
-    acks: Acks,
-    durability: Option<Durability>,
-    wait: Wait,
-}
-
-impl Default for SendOptions {
-    fn default() -> Self {
-        SendOptions { acks: Acks::All, durability: None, wait: Wait::For(Duration::from_secs(60)) }
-    }
-}
-
-impl SendOptions {
-    /// As a producer with default settings sends.
-    #[must_use]
-    pub fn new() -> Self {
-        SendOptions::default()
-    }
-
-    /// How many copies the delivery stands for.
-    #[must_use]
-    pub fn acks(mut self, acks: Acks) -> Self {
-        self.acks = acks;
-        self
-    }
-
-    /// What each copy survives once the delivery resolves.
-    #[must_use]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
-    /// How long the send may wait for room; zero: not at all.
-    #[must_use]
-    pub fn max_block(mut self, wait: Duration) -> Self {
-        self.wait = if wait.is_zero() { Wait::No } else { Wait::For(wait) };
-        self
     }
 }
 
@@ -223,13 +206,20 @@ impl ToTopic for &String {
 pub struct Producer {
     log: Log,
     partitioner: Arc<dyn Partitioner>,
-    options: SendOptions,
-    /// Partitions with promises for the disk that may be open: up to which offset.
-    open: Mutex<OpenPromises>,
+    interceptors: Interceptors,
+    quota: Option<Quota>,
+    /// What a send asks for that says nothing else.
+    promise: Promise,
+    /// Promises for the disk that may be open.
+    open: Promises,
 }
 
-/// By topic id and partition: where, and up to which offset.
-type OpenPromises = BTreeMap<(u64, u32), (Arc<PartitionCore>, u64)>;
+/// What a send asks for, beside the record.
+#[derive(Clone, Copy)]
+struct Asked {
+    promise: Promise,
+    expected_end: Option<u64>,
+}
 
 impl Producer {
     /// Sends a record: to the partition that it names, else to the one that the partitioner says.
@@ -238,18 +228,19 @@ impl Producer {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`; `InvalidTopic` for an internal topic; `RecordTooLarge` before anything is
-    /// copied; `BufferExhausted` where no room came in time; `UserCode` where the partitioner answered out of
-    /// range; `NoSpace`, `NoMemory`, `Storage`, `Closed` as the log stands. After an error nothing was appended.
+    /// copied; `BufferExhausted` where no room came in time, `ThrottlingQuotaExceeded` where no quota did; `InvalidRecord`
+    /// where an interceptor refused; `UserCode` where one panicked, or the partitioner answered out of range; `NoSpace`, `NoMemory`, `Storage`, `Closed` as the log stands. After an error nothing was appended.
     pub fn send(&self, topic: impl ToTopic, record: Record<'_>) -> Result<Delivery> {
-        self.send_as(&topic, &record, self.options)
+        self.send_as(&topic, &record, Asked { promise: self.promise, expected_end: None })
     }
 
-    /// Sends a record if there is room at once.
+    /// Sends a record if there is room, and quota, at once.
     ///
     /// # Errors
-    /// `BufferExhausted` where there is none; else as [`Producer::send`].
+    /// `BufferExhausted` or `ThrottlingQuotaExceeded` where there is none; else as [`Producer::send`].
     pub fn try_send(&self, topic: impl ToTopic, record: Record<'_>) -> Result<Delivery> {
-        self.send_as(&topic, &record, SendOptions { wait: Wait::No, ..self.options })
+        let promise = Promise { wait: Wait::No, ..self.promise };
+        self.send_as(&topic, &record, Asked { promise, expected_end: None })
     }
 
     /// Sends a record, waiting for room no longer than `timeout`.
@@ -262,42 +253,104 @@ impl Producer {
         record: Record<'_>,
         timeout: Duration,
     ) -> Result<Delivery> {
-        self.send_as(&topic, &record, SendOptions { wait: Wait::For(timeout), ..self.options })
+        let promise = Promise { wait: Wait::For(timeout), ..self.promise };
+        self.send_as(&topic, &record, Asked { promise, expected_end: None })
     }
 
-    /// Sends a record with options of its own, in place of the producer's.
+    /// Sends a record with options of its own, where they differ from the producer's.
     ///
     /// # Errors
-    /// As [`Producer::send`]; `InvalidConfig` where the options contradict one another.
+    /// As [`Producer::send`]; `InvalidConfig` where the options contradict one another, or the producer's.
     pub fn send_with(
         &self,
         topic: impl ToTopic,
         record: Record<'_>,
         options: SendOptions,
     ) -> Result<Delivery> {
-        check_promise(options.acks, options.durability)?;
-        self.send_as(&topic, &record, options)
+        let promise = options.over(self.promise);
+        promise.check()?;
+        self.send_as(&topic, &record, Asked { promise, expected_end: None })
     }
 
-    fn send_as(&self, topic: &impl ToTopic, record: &Record<'_>, options: SendOptions) -> Result<Delivery> {
+    /// Sends a record only if `expected_end` is the end offset of the partition that it goes to: nobody else appended
+    /// since the caller looked. Mostly the record names its partition, for that is where the caller looked.
+    ///
+    /// ```
+    /// use tapelog::{ErrorKind, Log, Record, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let orders = log.create_topic("orders", TopicConfig::new())?;
+    /// let producer = log.producer().build()?;
+    /// let seen = orders.partition(0)?.end_offset();
+    /// producer.send_if(&orders, seen, Record::new("first").partition(0))?;
+    /// let error = producer.send_if(&orders, seen, Record::new("late").partition(0)).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::UnexpectedEndOffset);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `UnexpectedEndOffset` where somebody did, with nothing appended; else as [`Producer::send`].
+    pub fn send_if(&self, topic: impl ToTopic, expected_end: u64, record: Record<'_>) -> Result<Delivery> {
+        self.send_as(&topic, &record, Asked { promise: self.promise, expected_end: Some(expected_end) })
+    }
+
+    fn send_as(&self, topic: &impl ToTopic, record: &Record<'_>, asked: Asked) -> Result<Delivery> {
         let topic = topic.resolve(&self.log)?;
         if is_internal(topic.name()) {
             let message = "internal topics are not for sending";
             return Err(Error::new(ErrorKind::InvalidTopic, message).with_topic(topic.name()));
         }
-        let number = match record.partition {
-            Some(number) => number,
-            None => self.choose(&topic.core, record)?,
+        if self.interceptors.is_empty() {
+            let number = self.place(&topic.core, record)?;
+            return self.append(&topic.core, number, record, asked);
+        }
+        self.send_intercepted(&topic.core, record, asked)
+    }
+
+    #[cold]
+    fn send_intercepted(&self, topic: &TopicCore, record: &Record<'_>, asked: Asked) -> Result<Delivery> {
+        let mut outgoing = Outgoing::new(&topic.name, record);
+        let mut number = None;
+        let sent = self.interceptors.on_send(&mut outgoing).and_then(|()| {
+            let headers = outgoing.header_pairs();
+            let record = outgoing.record(&headers);
+            let number = *number.insert(self.place(topic, &record)?);
+            self.append(topic, number, &record, asked)
+        });
+        let number = number.or(outgoing.partition());
+        self.interceptors.follow(&topic.name, number, &sent);
+        sent
+    }
+
+    /// The partition that the record goes to.
+    fn place(&self, topic: &TopicCore, record: &Record<'_>) -> Result<u32> {
+        match record.partition {
+            Some(number) => Ok(number),
+            None => self.choose(topic, record),
+        }
+    }
+
+    fn append(&self, topic: &TopicCore, number: u32, record: &Record<'_>, asked: Asked) -> Result<Delivery> {
+        let Promise { acks, durability, wait } = asked.promise;
+        let append = || {
+            topic.with_partition(number, |core| {
+                let appended = core.append(std::slice::from_ref(record), wait, asked.expected_end)?;
+                let delivery = Delivery::new(core, appended, acks, durability.unwrap_or_default());
+                if !delivery.is_done() {
+                    self.open.add(core, appended.next_offset, frame_bytes(record));
+                }
+                Ok(delivery)
+            })?
         };
-        let (acks, durability) = (options.acks, options.durability.unwrap_or_default());
-        topic.core.with_partition(number, |core| {
-            let appended = core.append(std::slice::from_ref(record), options.wait, None)?;
-            let delivery = Delivery::new(core, appended, acks, durability);
-            if !delivery.is_done() {
-                self.remember(core, appended.next_offset);
+        match &self.quota {
+            None => append(),
+            Some(quota) => {
+                let bytes = frame_bytes(record);
+                let here = |e: Error| e.with_partition(Arc::clone(&topic.name), number);
+                quota.acquire(bytes, wait, || self.log.core.check_open()).map_err(here)?;
+                append().inspect_err(|_| quota.give_back(bytes))
             }
-            Ok(delivery)
-        })?
+        }
     }
 
     fn choose(&self, topic: &TopicCore, record: &Record<'_>) -> Result<u32> {
@@ -318,14 +371,17 @@ impl Producer {
         Err(Error::new(ErrorKind::UserCode, message).with_topic(Arc::clone(&topic.name)))
     }
 
-    /// Notes that the disk was promised for everything in `core` below `target`.
-    fn remember(&self, core: &Arc<PartitionCore>, target: u64) {
-        let identity = core.identity();
-        let mut open = self.open.lock();
-        let entry = open
-            .entry((identity.topic_id, identity.tp.partition()))
-            .or_insert_with(|| (Arc::clone(core), target));
-        entry.1 = entry.1.max(target);
+    /// How many records wait for the disk that was promised for them. A record whose promise holds when `send` returns
+    /// is never among them.
+    #[must_use]
+    pub fn in_flight_records(&self) -> u64 {
+        self.open.in_flight().0
+    }
+
+    /// How many bytes, as frames, [`Producer::in_flight_records`] take.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.open.in_flight().1
     }
 
     /// Waits until every promise made so far is kept.
@@ -334,41 +390,25 @@ impl Producer {
     /// The first promise that cannot be kept, whether or not somebody waits for its delivery; `IllegalState`
     /// inside a callback.
     pub fn flush(&self) -> Result<()> {
-        self.flush_until(Deadline::after(Duration::MAX))
-    }
-
-    fn flush_until(&self, deadline: Deadline) -> Result<()> {
-        let open = {
-            let mut open = self.open.lock();
-            if open.is_empty() {
-                return Ok(());
-            }
-            // Refused before anything is taken: a later flush must find it.
-            refuse_in_callback("flush")?;
-            std::mem::take(&mut *open)
-        };
-        let mut first = Ok(());
-        for (core, target) in open.into_values() {
-            let kept = core.wait_durable(target, deadline);
-            if kept.as_ref().is_err_and(|e| e.is_retriable()) {
-                self.remember(&core, target);
-            }
-            first = first.and(kept);
-        }
-        first
+        self.open.keep(Deadline::after(Duration::MAX))
     }
 
     /// Keeps every promise made so far, and ends.
     ///
     /// # Errors
-    /// `TimedOut`; else as [`Producer::flush`].
+    /// `TimedOut`, where the log goes on keeping them; else as [`Producer::flush`].
     pub fn close(self, timeout: Duration) -> Result<()> {
-        self.flush_until(Deadline::after(timeout))
+        self.open.keep(Deadline::after(timeout))
     }
+}
+
+/// How many bytes the record takes as a frame; of one that is too long to be appended none.
+fn frame_bytes(record: &Record<'_>) -> u64 {
+    frame_len(record, false).unwrap_or(0) as u64
 }
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Producer").field("promise", &self.promise).finish_non_exhaustive()
     }
 }

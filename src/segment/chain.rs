@@ -51,7 +51,6 @@ impl Chain {
     }
 
     /// Takes the first `n` segments out and returns them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for retention"))]
     pub(crate) fn remove_first(&self, n: usize) -> Vec<Arc<Segment>> {
         let mut segments = self.0.write();
         let (gone, kept) = segments.split_at(n.min(segments.len()));

@@ -118,7 +118,7 @@ impl Index {
         epochs
     }
 
-    #[cfg(test)]
+    /// The stretches, in order.
     pub(crate) fn entries(&self) -> &[IndexEntry] {
         &self.entries
     }

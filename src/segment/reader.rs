@@ -125,6 +125,11 @@ impl Segment {
         self.file.path()
     }
 
+    /// Takes the file's name away; whoever has the segment reads on.
+    pub(crate) fn unlink(&self) -> Result<()> {
+        self.directory.remove_file(&self.folder.join(self.meta.file_name()))
+    }
+
     /// Each leader epoch and its first offset here.
     pub(crate) fn epochs(&self) -> Result<Vec<(u32, u64)>> {
         self.with_index(Index::epochs)

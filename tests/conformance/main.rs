@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
+mod a;
 mod b;
 mod c;
 mod f;
