@@ -1,8 +1,8 @@
 //! The coordinator under a scheduler: three consumers that join, poll step by step, read, commit, leave, crash and
 //! come back, in 100,000 orders, each named by its seed.
 
-use super::*;
 use crate::consumer::assignor::{Range, RoundRobin, Sticky};
+use crate::consumer::group::*;
 use crate::log::Log;
 use crate::log::catalog::TopicConfig;
 

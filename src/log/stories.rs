@@ -444,8 +444,8 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!(partition.delete_records(12).unwrap(), 12);
     assert_eq!(partition.segments(), [10, 15, 20]);
     let files = |dir: &Path| {
-        let topics = std::fs::read_dir(dir.join("topics")).unwrap().map(|e| e.unwrap().path());
-        let t = topics.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("t.")).next().unwrap();
+        let mut topics = std::fs::read_dir(dir.join("topics")).unwrap().map(|e| e.unwrap().path());
+        let t = topics.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("t.")).unwrap();
         std::fs::read_dir(t.join("0")).unwrap().count()
     };
     until("all is written", || partition.written_offset() == 22);

@@ -1,6 +1,8 @@
-use super::*;
+//! Tests of draining: what is verified, and how far an append reaches.
+
 use crate::clock::Timestamp;
 use crate::frame::{commit_word, flags, frame_len, write};
+use crate::partition::drain::*;
 use crate::record::Record;
 
 const SALT: u64 = 77;

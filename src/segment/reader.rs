@@ -127,6 +127,8 @@ impl Segment {
 
     /// Takes the file's name away; whoever has the segment reads on.
     pub(crate) fn unlink(&self) -> Result<()> {
+        // Who still reads it could not open it again.
+        self.file.keep_open()?;
         self.directory.remove_file(&self.folder.join(self.meta.file_name()))
     }
 
