@@ -45,5 +45,10 @@ fn append(job: &Job, topic: &Topic) -> Result<()> {
         let (key, value) = feed.item(u64::from(n));
         topic.partition(n)?.append(Record::new(value).key(&key))?;
     }
+    // Nothing happens when all of it is in files.
+    for n in 0..PARTITIONS {
+        let partition = topic.partition(n)?;
+        partition.wait_written(partition.end_offset(), Duration::from_secs(60))?;
+    }
     Ok(())
 }
