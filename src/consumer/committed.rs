@@ -144,18 +144,26 @@ fn apply(
     changes.iter().try_for_each(|(key, value)| table.apply(key, value.as_deref()))
 }
 
-/// Reads the whole internal partition.
 fn load(partition: &PartitionCore) -> Result<OffsetTable> {
     let mut table = OffsetTable::default();
+    replay(partition, |key, value| table.apply(key, value))?;
+    Ok(table)
+}
+
+/// Reads a whole internal partition: has `apply` called with key and value of each record.
+pub(crate) fn replay(
+    partition: &PartitionCore,
+    mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<()>,
+) -> Result<()> {
     let end = partition.high_watermark();
     let mut cursor = Cursor::new(partition.start_offset());
     while let Some(run) = partition.fetch(&mut cursor, end, usize::MAX, usize::MAX)? {
         for frame in run.frames().filter(|frame| !frame.is_control()) {
             let key = frame.key().unwrap_or_default();
-            table.apply(key, frame.value()).map_err(|e| at(e, &run.identity.tp).at_offset(frame.offset()))?;
+            apply(key, frame.value()).map_err(|e| at(e, &run.identity.tp).at_offset(frame.offset()))?;
         }
     }
-    Ok(table)
+    Ok(())
 }
 
 /// The error with the partition that it is about.

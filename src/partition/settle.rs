@@ -280,7 +280,7 @@ pub(crate) fn flush_all(partitions: &[Arc<PartitionCore>], ends: bool) -> Result
     let mut written = Vec::new();
     let mut segments = Vec::new();
     let mut failed = Ok(());
-    for partition in partitions.iter().filter(|p| p.engine.is_durable()) {
+    for partition in in_order {
         let dirty = partition.write_for_flush().and_then(|found| {
             let dirty = found.is_some();
             if let Some((to, unflushed)) = found {

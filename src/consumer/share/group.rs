@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
-use crate::consumer::committed::at;
+use crate::consumer::committed::replay;
 use crate::consumer::options::OffsetReset;
 use crate::consumer::share::options::ShareConfig;
 use crate::consumer::share::part::{Part, write};
@@ -16,7 +16,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{SHARE_GROUP_STATE, is_internal};
 use crate::log::core::LogCore;
 use crate::partition::core::PartitionCore;
-use crate::partition::cursor::Cursor;
 
 /// All share groups of a log.
 #[derive(Default)]
@@ -74,18 +73,10 @@ impl Shares {
     }
 }
 
-/// Reads the whole internal partition.
 fn load(log: &LogCore) -> Result<StateTable> {
     let partition = log.topic(SHARE_GROUP_STATE)?.with_partition(0, Arc::clone)?;
     let mut table = StateTable::default();
-    let end = partition.high_watermark();
-    let mut cursor = Cursor::new(partition.start_offset());
-    while let Some(run) = partition.fetch(&mut cursor, end, usize::MAX, usize::MAX)? {
-        for frame in run.frames().filter(|frame| !frame.is_control()) {
-            let key = frame.key().unwrap_or_default();
-            table.apply(key, frame.value()).map_err(|e| at(e, &run.identity.tp).at_offset(frame.offset()))?;
-        }
-    }
+    replay(&partition, |key, value| table.apply(key, value))?;
     Ok(table)
 }
 
