@@ -19,6 +19,7 @@ use crate::clock::{Clock, Deadline};
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::core::PartitionCore;
+use crate::partition::fence::Fences;
 use crate::partition::settle::flush_all;
 use crate::partition::watermarks::OnReached;
 use crate::storage::arena::Pool;
@@ -97,6 +98,8 @@ pub(crate) struct Engine {
     pub(crate) directory: Option<Arc<Directory>>,
     /// How long an append may wait for room unless it says otherwise.
     pub(crate) max_block: Duration,
+    /// How appenders are stopped. Asked for before the engine has threads, when it costs nothing.
+    pub(crate) fences: Fences,
     work: Mutex<Work>,
     work_came: Condvar,
     flushes: Mutex<Flushes>,
@@ -272,6 +275,7 @@ impl Engine {
             clock,
             directory,
             max_block,
+            fences: Fences::of_process(),
             work: Mutex::default(),
             work_came: Condvar::new(),
             flushes: Mutex::default(),
