@@ -246,17 +246,20 @@ pub(crate) fn fill_in_pairs(
     #[allow(clippy::cast_sign_loss)] // the bits of an i64
     store(second, timestamp.as_nanos() as u64, lengths_word(record, extra_flags));
     let mut pairs = pairs.iter_mut();
+    let (inside, key) = key.as_chunks::<16>();
+    for (bytes, pair) in inside.iter().zip(pairs.by_ref()) {
+        store(pair, u64_at(bytes, 0), u64_at(bytes, 8));
+    }
     let mut value_from = 0;
-    for at in (0..key.len()).step_by(16) {
-        let alone = key.len() - at <= 8;
+    if !key.is_empty() {
         match pairs.next() {
+            Some(pair) if key.len() > 8 => store(pair, word_of(key, 0), word_of(key, 8)),
             // The key's last word shares its pair with the value's first.
-            Some(pair) if alone => {
-                store(pair, word_of(key, at), word_of(value, 0));
+            Some(pair) => {
+                store(pair, word_of(key, 0), word_of(value, 0));
                 value_from = 8;
             }
-            Some(pair) => store(pair, word_of(key, at), word_of(key, at + 8)),
-            None => last.copy_from_slice(&word_of(key, at).to_le_bytes()),
+            None => last.copy_from_slice(&word_of(key, 0).to_le_bytes()),
         }
     }
     let (inside, rest) = value.get(value_from..).unwrap_or_default().as_chunks::<16>();

@@ -121,6 +121,8 @@ impl PartitionCore {
 /// # Ok::<(), tapelog::Error>(())
 /// ```
 #[must_use = "the partition is the appender's only while it lives"]
+// Every append writes to it: two that lie side by side, for two threads, do not share cache lines.
+#[repr(align(128))]
 pub struct Appender {
     core: Arc<PartitionCore>,
     /// Keeps the log open.

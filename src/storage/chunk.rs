@@ -674,6 +674,7 @@ impl ChunkWriter {
     }
 
     /// The commit word at `at`, which is at or beyond the published counter, a multiple of 8, and below the end.
+    #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at.is_multiple_of(8) && at >= HEADER && at < self.chunk.memory.len);
         debug_assert!(at >= self.chunk.published.seen());
