@@ -81,3 +81,45 @@ fn fence_everywhere() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::partition::lease::Lease;
+
+    /// Additions that are not atomic: where two add at the same time, one is lost.
+    fn nothing_is_lost(fences: Fences) {
+        let lease: Lease<AtomicBool, Fences> = Lease::new(fences);
+        let (lock, sum) = (Mutex::new(()), AtomicU64::new(0));
+        let add = || sum.store(sum.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let _lock = lock.lock();
+                    lease.stop(std::thread::yield_now);
+                    add();
+                }
+            });
+            for _ in 0..100_000 {
+                if let Some(_turn) = lease.enter() {
+                    add();
+                } else {
+                    let _lock = lock.lock();
+                    add();
+                    lease.calm();
+                }
+            }
+        });
+        assert_eq!(sum.into_inner(), 102_000, "{fences:?}");
+    }
+
+    #[test]
+    fn whoever_stops_an_appender_is_alone_by_either_way() {
+        nothing_is_lost(Fences::of_process());
+        nothing_is_lost(Fences::Each);
+    }
+}
