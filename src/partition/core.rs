@@ -14,7 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FrameView, checksum_of, fill_in_pairs, flags, frame_len, value_frame_len};
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
-use crate::partition::fence::Fences;
 use crate::partition::head::{AppendState, Ends, Head};
 use crate::partition::lease::Lease;
 use crate::partition::records::{Identity, Run};
@@ -123,7 +122,7 @@ pub(crate) struct PartitionCore {
     /// The end offset: everything below is published.
     pub(super) end: CachePadded<Ends>,
     /// How an appender that took the head out of `append` is stopped.
-    pub(super) lease: CachePadded<Lease<AtomicBool, Fences>>,
+    pub(super) lease: CachePadded<Lease<AtomicBool>>,
     /// Frame bytes taken by the write-behind since the log was opened.
     pub(super) bytes_out: AtomicU64,
     pub(super) tail: Tail,
@@ -179,7 +178,6 @@ impl PartitionCore {
     ) -> Arc<Self> {
         let sink = Sink::new(folder, identity.topic_id, identity.tp.partition(), opened.writer, opened.end);
         let drain = Drain::new(sink);
-        let fences = engine.fences;
         Arc::new_cyclic(|me| PartitionCore {
             me: me.clone(),
             internal: identity.tp.topic().starts_with("__"),
@@ -208,7 +206,7 @@ impl PartitionCore {
             })),
             start: AtomicU64::new(opened.start),
             end: CachePadded::new(Ends { offset: AtomicU64::new(opened.end), bytes_in: AtomicU64::new(0) }),
-            lease: CachePadded::new(Lease::new(fences)),
+            lease: CachePadded::default(),
             bytes_out: AtomicU64::new(0),
             tail: Tail::new(),
             chain: opened.chain,

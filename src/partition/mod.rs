@@ -3,7 +3,7 @@
 // The rooms behind this door:
 //
 // core           one append path, one read path (head: what appends write)
-//  ├ appender       appends of one handle alone (lease, fence: how it is stopped)
+//  ├ appender       appends of one handle alone (lease: how it is stopped)
 //  ├ cursor         reading: hot, cold, and over the hand-over (records: what readers get)
 //  ├ delivery       what an append returns
 //  ├ watermarks     how far the partition has come, and waiting for it
@@ -19,7 +19,6 @@ pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
 pub(crate) mod drain;
-pub(crate) mod fence;
 pub(crate) mod head;
 pub(crate) mod lease;
 pub(crate) mod records;

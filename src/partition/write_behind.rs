@@ -19,7 +19,6 @@ use crate::clock::{Clock, Deadline};
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::core::PartitionCore;
-use crate::partition::fence::Fences;
 use crate::partition::settle::flush_all;
 use crate::partition::watermarks::OnReached;
 use crate::storage::arena::Pool;
@@ -98,8 +97,6 @@ pub(crate) struct Engine {
     pub(crate) directory: Option<Arc<Directory>>,
     /// How long an append may wait for room unless it says otherwise.
     pub(crate) max_block: Duration,
-    /// How appenders are stopped. Asked for before the engine has threads, when it costs nothing.
-    pub(crate) fences: Fences,
     work: Mutex<Work>,
     work_came: Condvar,
     flushes: Mutex<Flushes>,
@@ -275,7 +272,6 @@ impl Engine {
             clock,
             directory,
             max_block,
-            fences: Fences::of_process(),
             work: Mutex::default(),
             work_came: Condvar::new(),
             flushes: Mutex::default(),
