@@ -126,6 +126,9 @@ pub mod _documentation {
     pub mod decisions {
         #![doc = include_str!("docs/decisions.md")]
     }
+    pub mod reliability {
+        #![doc = include_str!("docs/reliability.md")]
+    }
 }
 
 /// The program in the README compiles.
