@@ -172,7 +172,8 @@ impl BlockHeader {
         self.base_offset + u64::from(self.max_delta)
     }
 
-    fn write(&self, out: &mut [u8]) {
+    /// Writes the header into the first bytes of `out`.
+    pub(crate) fn write(&self, out: &mut [u8]) {
         out[..HEADER].fill(0);
         put(out, 0, &MAGIC.to_le_bytes());
         put(out, 4, &[VERSION, self.codec]);

@@ -105,9 +105,12 @@ pub mod partitioner {
     pub use crate::producer::partitioner::*;
 }
 pub mod admin {
-    //! What an open found, and did about it; what a segment file holds.
+    //! What an open found, and did about it; what files hold, what is damaged in them, and what became of it.
+    pub use crate::log::repair::RepairReport;
     pub use crate::log::report::{RecoveryItem, RecoveryReport};
+    pub use crate::log::verify::{FileKind, FileReport, VerifyReport};
     pub use crate::partition::recovery::RecoveryAction;
+    pub use crate::segment::check::{DamageKind, FileDamage};
     pub use crate::segment::dump::{DumpedBatch, DumpedEntry, DumpedProducer, SegmentDump, dump_segment};
 }
 
@@ -122,6 +125,9 @@ pub mod _documentation {
     }
     pub mod decisions {
         #![doc = include_str!("docs/decisions.md")]
+    }
+    pub mod reliability {
+        #![doc = include_str!("docs/reliability.md")]
     }
 }
 

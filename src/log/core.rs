@@ -162,6 +162,11 @@ impl LogCore {
         })
     }
 
+    /// Where a durable log lies.
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        self.disk.as_ref().map(|disk| &*disk.directory)
+    }
+
     /// What the floor above keeps here, made on first use.
     pub(crate) fn upper<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let kept = Arc::clone(self.upper.get_or_init(|| Arc::new(make())));

@@ -1,7 +1,8 @@
 //! The log: what you open, and where topics are made and found.
 //!
 //! `opening` brings it to life, `root` and `catalog` are its memory of itself, `core` is what all handles share,
-//! `topic` a topic as users hold it, `report` what an open found.
+//! `topic` a topic as users hold it, `report` what an open found; `verify` looks at every byte of the files, and
+//! `repair` sets aside what is damaged.
 
 pub(crate) mod catalog;
 pub(crate) mod core;
@@ -14,11 +15,13 @@ pub(crate) mod opening;
 #[cfg(test)]
 #[cfg(unix)]
 mod reopening;
+pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod root;
 #[cfg(test)]
 mod stories;
 pub(crate) mod topic;
+pub(crate) mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +31,10 @@ use crate::error::Result;
 use crate::log::catalog::{TopicConfig, is_internal};
 use crate::log::core::LogCore;
 use crate::log::opening::LogBuilder;
+use crate::log::repair::RepairReport;
 use crate::log::report::RecoveryReport;
 use crate::log::topic::Topic;
+use crate::log::verify::VerifyReport;
 
 /// A set of topics under one lock, in a directory or in memory: what a cluster is in Kafka.
 ///
@@ -155,6 +160,28 @@ impl Log {
         &self.core.report
     }
 
+    /// Reads every byte of the log's files and tells what is amiss, file by file; nothing is changed. What is being written
+    /// meanwhile is no damage, and the hot tail is not looked into. See [`LogBuilder::verify`] for a log that is closed.
+    ///
+    /// ```
+    /// use tapelog::{Log, Record, TopicConfig};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// log.create_topic("ticks", TopicConfig::new())?.partition(0)?.append(Record::new("150.23"))?;
+    /// log.sync()?;
+    /// let report = log.verify()?;
+    /// assert!(report.is_sound());
+    /// assert_eq!(report.records(), 2);                                     // the topic's own record is one
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What kept the disk from reading; damage is none.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.core.verify()
+    }
+
     /// Closes the log for all its handles: writes and flushes everything, so that the next open need not look
     /// for anything. From then on calls give `Closed`. Closing twice is no error.
     ///
@@ -181,6 +208,29 @@ impl LogBuilder {
     /// `NotFound`; else as [`LogBuilder::open`].
     pub fn open_existing(self, dir: impl AsRef<Path>) -> Result<Log> {
         Ok(Log { core: self.begin_in(dir.as_ref(), false)? })
+    }
+
+    /// Reads every byte of the log in `dir` and tells what is amiss, file by file. Nothing is changed, no lock is taken, no
+    /// link is followed, and no file need be honest: this is safe for a directory of whatever origin, with little
+    /// more memory than its largest block takes. Staging that lies elsewhere is not looked at.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no log; what kept the disk from reading. Damage is none.
+    pub fn verify(self, dir: impl AsRef<Path>) -> Result<VerifyReport> {
+        self.begin_verify(dir.as_ref())
+    }
+
+    /// Opens the log in `dir`, sets aside what is damaged, and closes it. Whatever does not prove itself is copied to
+    /// `quarantine`, and what is before and behind it is kept: readers go over the hole, where they met an error before.
+    /// A segment file of which nothing is left, or which is another's, is moved there whole.
+    ///
+    /// Each file is replaced by one rename, so that a process that dies here leaves nothing half-done. Nothing is done
+    /// to a log that only needs a newer version.
+    ///
+    /// # Errors
+    /// `Locked` where the log is open; else as [`Log::open_existing`].
+    pub fn repair(self, dir: impl AsRef<Path>) -> Result<RepairReport> {
+        self.begin_repair(dir.as_ref())
     }
 
     /// A log in memory with these settings.

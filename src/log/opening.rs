@@ -45,7 +45,7 @@ use crate::tail::Tail;
 use crate::topic_partition::TopicPartition;
 
 /// The largest root file that is believed.
-const MAX_ROOT: usize = 1 << 20;
+pub(crate) const MAX_ROOT: usize = 1 << 20;
 /// Where bytes go that cannot be believed, until the user deletes them.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
@@ -155,6 +155,12 @@ impl LogBuilder {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    /// What it takes to look at files without opening the log.
+    pub(crate) fn parts(&self) -> Result<(Codecs, Arc<dyn Disk>)> {
+        self.check()?;
+        Ok((self.codecs.clone(), Arc::clone(&self.disk)))
     }
 
     /// A log in memory.

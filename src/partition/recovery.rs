@@ -238,7 +238,8 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
         let path = r.folder.join(name);
         if r.clean {
             // A log that was closed leaves no such file: this one was something else.
-            let to = free_name(r, format!("{:016x}-{}-{name}", r.topic_id, r.partition));
+            let to =
+                free_name(r.directory, r.quarantine, format!("{:016x}-{}-{name}", r.topic_id, r.partition));
             r.directory.create_dir_all(r.quarantine)?;
             r.directory.rename(&path, &to)?;
             let to = r.directory.root().join(to);
@@ -266,7 +267,10 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
             () => (0, u64::MAX),                          // K
         };
         let options = SegmentScanOptions { floor, verify_last, believe_marks: true };
-        let scan = scan(r.directory, r.folder, name, options)?;
+        let mut scan = scan(r.directory, r.folder, name, (r.topic_id, r.partition), options)?;
+        if flushed && !scans.is_empty() {
+            scan.call_torn_damaged();
+        }
         flushed |= scan.durable_mark > 0;
         last_writes = last_writes.saturating_sub(scan.end.position);
         scans.push(scan);
@@ -349,7 +353,11 @@ fn damaged_note(r: &Recovering<'_>, scan: &SegmentScan, damage: &Damage) -> Note
         file: Some(r.directory.root().join(r.folder).join(&scan.file_name)),
         bytes: Some(damage.from..damage.to),
         kept_in: None,
-        reason: "bytes that were flushed do not prove themselves".into(),
+        reason: match damage.from {
+            0 => "the header does not prove itself; name and blocks tell what it said",
+            _ => "bytes that were flushed do not prove themselves",
+        }
+        .into(),
     }
 }
 
@@ -425,14 +433,19 @@ fn set_tail_aside(
 
 /// A name in the quarantine that says where the bytes came from and is not taken.
 fn aside_name(r: &Recovering<'_>, scan: &SegmentScan, position: u64) -> PathBuf {
-    free_name(r, format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name))
+    free_name(
+        r.directory,
+        r.quarantine,
+        format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name),
+    )
 }
 
-fn free_name(r: &Recovering<'_>, mut name: String) -> PathBuf {
-    while r.directory.exists(&r.quarantine.join(&name)).unwrap_or(false) {
+/// A name in the quarantine that is not taken.
+pub(crate) fn free_name(directory: &Directory, quarantine: &Path, mut name: String) -> PathBuf {
+    while directory.exists(&quarantine.join(&name)).unwrap_or(false) {
         name.push('+');
     }
-    r.quarantine.join(name)
+    quarantine.join(name)
 }
 
 /// Opens the segments that are kept and replays the hot frames after them.

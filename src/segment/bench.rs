@@ -55,7 +55,7 @@ impl Bench {
     }
 
     pub(crate) fn scan(&self, base_offset: u64, options: SegmentScanOptions) -> Result<SegmentScan> {
-        scan(&self.directory, folder(), &meta(base_offset).file_name(), options)
+        scan(&self.directory, folder(), &meta(base_offset).file_name(), (7, 3), options)
     }
 
     pub(crate) fn open(&self, base_offset: u64, options: SegmentScanOptions) -> Arc<Segment> {

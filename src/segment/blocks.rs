@@ -49,6 +49,23 @@ impl Blocks<'_> {
 
     /// The next header from `from` on that proves itself, in steps of 8 bytes.
     pub(crate) fn resync(&self, from: u64, low: u64) -> Result<Option<BlockHeader>> {
+        self.find_header(from, |bytes, position| self.parse(bytes, position, low).ok())
+    }
+
+    /// The same where the segment's salt is not known.
+    pub(crate) fn resync_any(&self, from: u64) -> Result<Option<BlockHeader>> {
+        self.find_header(from, |bytes, position| {
+            let header = BlockHeader::parse_anywhere(bytes).ok()?;
+            let meta = SegmentMeta { salt: header.salt, ..*self.meta };
+            Blocks { meta: &meta, ..*self }.parse(bytes, position, meta.base_offset).ok()
+        })
+    }
+
+    fn find_header(
+        &self,
+        from: u64,
+        parse: impl Fn(&[u8; block::HEADER], u64) -> Option<BlockHeader>,
+    ) -> Result<Option<BlockHeader>> {
         let mut window = vec![0; WINDOW];
         let mut at = from.next_multiple_of(8);
         while self.limit.saturating_sub(at) >= block::HEADER as u64 {
@@ -65,7 +82,7 @@ impl Blocks<'_> {
                 if block::begins_with_magic(&window[step..]) {
                     let mut bytes = [0; block::HEADER];
                     bytes.copy_from_slice(&window[step..step + block::HEADER]);
-                    if let Ok(header) = self.parse(&bytes, at + step as u64, low) {
+                    if let Some(header) = parse(&bytes, at + step as u64) {
                         return Ok(Some(header));
                     }
                 }

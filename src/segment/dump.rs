@@ -8,8 +8,8 @@ use crate::clock::Timestamp;
 use crate::codec::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::blocks::{Blocks, Step, Walk};
+use crate::segment::check::index_leads_to_blocks;
 use crate::segment::format::{HEADER, SegmentMeta};
-use crate::segment::index::{ENTRY, Index};
 use crate::segment::scan::read_trailer;
 use crate::segment::verify::payload_is_good;
 use crate::storage::directory::Directory;
@@ -143,13 +143,7 @@ pub fn dump_segment(path: impl AsRef<Path>) -> Result<SegmentDump> {
         file,
     };
     if let Some(trailer) = trailer {
-        let mut bytes = vec![0; trailer.entries as usize * ENTRY];
-        let got = dump.file.read_at_most(&mut bytes, trailer.end.position)?;
-        let index = Index::decode(&bytes[..got], meta.base_offset, &trailer);
-        dump.index_ok = Some(match index {
-            None => false,
-            Some(index) => dump.leads_to_batches(&index)?,
-        });
+        dump.index_ok = Some(index_leads_to_blocks(&dump.blocks(), &trailer)?);
     }
     Ok(dump)
 }
@@ -194,16 +188,6 @@ impl SegmentDump {
 
     fn blocks(&self) -> Blocks<'_> {
         Blocks { file: &self.file, meta: &self.meta, limit: self.limit, data_end: self.data_end }
-    }
-
-    fn leads_to_batches(&self, index: &Index) -> Result<bool> {
-        for entry in index.entries() {
-            let found = self.blocks().header(entry.position, self.meta.base_offset)?;
-            if !found.is_ok_and(|header| header.base_offset == entry.offset) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn step(&mut self) -> Result<Option<DumpedEntry>> {

@@ -11,14 +11,17 @@
 //!
 //! `format` draws header and trailer, `index` finds places, `writer` appends and seals, `reader` is what everybody
 //! else shares, `blocks` goes from one block to the next over damage, `scan` tells what a file holds after a stop,
-//! `verify` which payloads are good, `dump` looks at a file from outside, and `chain` puts segments in a row.
+//! `verify` which payloads are good, `check` looks at every byte of a file and `rewrite` leaves out what is damaged, `dump`
+//! looks at a file from outside, and `chain` puts segments in a row.
 
 pub(crate) mod blocks;
 pub(crate) mod chain;
+pub(crate) mod check;
 pub(crate) mod dump;
 pub(crate) mod format;
 pub(crate) mod index;
 pub(crate) mod reader;
+pub(crate) mod rewrite;
 pub(crate) mod scan;
 pub(crate) mod verify;
 pub(crate) mod writer;

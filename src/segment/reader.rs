@@ -21,7 +21,7 @@ use crate::storage::file::File;
 const MAX_GUESS: u64 = 256 * 1024;
 
 /// A longer index is made anew rather than believed: it is a hint, and memory is not given for hints.
-const MAX_FOOTER: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_FOOTER: usize = 64 * 1024 * 1024;
 
 /// One segment file, readable while its writer appends.
 ///

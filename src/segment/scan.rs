@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use crate::block::BlockHeader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::blocks::{Blocks, Step, Walk};
-use crate::segment::format::{Boundary, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
+use crate::segment::format::{Boundary, FormatError, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
 use crate::segment::index::{ENTRY, Index};
 use crate::segment::verify::{Stretches, payload_is_good};
 use crate::storage::directory::Directory;
 use crate::storage::file::{File, FileId};
 
 /// So many places of damage are told apart in one segment; what comes after is told as one.
-const MAX_DAMAGE: usize = 4_096;
+pub(crate) const MAX_DAMAGE: usize = 4_096;
 
 /// What is known before a segment is scanned.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,9 @@ pub(crate) struct SegmentScanOptions {
     /// copied and not flushed yet.
     pub(crate) believe_marks: bool,
 }
+
+/// Whose segments lie in a folder: topic id and partition.
+pub(crate) type Owner = (u64, u32);
 
 /// Bytes that should be blocks and are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +129,14 @@ impl SegmentScan {
         }
     }
 
+    /// For a segment that was flushed whole, and behind which others begin: what is there behind its last block is no torn
+    /// write, but a footer or blocks that were damaged. It is never taken for the end of the log.
+    pub(crate) fn call_torn_damaged(&mut self) {
+        if let Some(torn) = self.torn.take() {
+            self.add_damage(Damage { below_floor: true, ..torn });
+        }
+    }
+
     /// Whether there is more amiss than a last write that was cut off, where the last valid block ends at `last_end`.
     fn contradict(&self, last_end: u64) -> bool {
         let ends_early = |t: Damage| t.header.map_or(t.from, |h| h.end_position()) < last_end;
@@ -157,20 +168,55 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
     Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
 }
 
-/// Reads the header of a segment file and checks that its name agrees.
-pub(crate) fn read_meta(file: &File, file_name: &str) -> Result<SegmentMeta> {
+/// What a segment is: by its header, or where that is damaged by its name and its blocks, each of which tells topic,
+/// partition and salt, so that one bad bit in 64 bytes does not cost a gigabyte. The damage is the second answer.
+///
+/// # Errors
+/// [`ErrorKind::ForeignFile`] for a file that is not ours, or not what its name and its folder say,
+/// [`ErrorKind::CorruptRecord`] for a damaged header without a block behind it, [`ErrorKind::UnsupportedVersion`] for a
+/// newer format.
+pub(crate) fn read_meta(file: &File, file_name: &str, owner: Owner) -> Result<(SegmentMeta, Option<Damage>)> {
+    let foreign = |message: String| Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
     let mut head = [0; HEADER];
     let got = file.read_at_most(&mut head, 0)?;
     if got < HEADER {
-        let message = "file is shorter than the header of a segment";
-        return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+        return foreign("file is shorter than the header of a segment".into());
     }
-    let meta = SegmentMeta::decode(&head).map_err(|e| Error::from(e).at_path(file.path()))?;
+    let (meta, damage) = match SegmentMeta::decode(&head) {
+        Ok(meta) => (meta, None),
+        Err(e) => match e {
+            FormatError::Foreign | FormatError::Checksum => match meta_of_blocks(file, file_name, owner)? {
+                Some(meta) => {
+                    let to = HEADER as u64;
+                    (meta, Some(Damage { from: 0, to, below_floor: true, header: None, next: None }))
+                }
+                None => return Err(Error::from(e).at_path(file.path())),
+            },
+            FormatError::Version(_) | FormatError::Flags(_) => {
+                return Err(Error::from(e).at_path(file.path()));
+            }
+        },
+    };
     if parse_file_name(file_name) != Some((meta.base_offset, meta.generation)) {
-        let message = format!("file should be called {}, by its header", meta.file_name());
-        return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+        return foreign(format!("file should be called {}, by its header", meta.file_name()));
     }
-    Ok(meta)
+    if (meta.topic_id, meta.partition) != owner {
+        let (id, partition) = (meta.topic_id, meta.partition);
+        return foreign(format!("file belongs to partition {partition} of topic {id:016x}, by its header"));
+    }
+    Ok((meta, damage))
+}
+
+/// What the name and the first block that proves itself say that the header said. When the file was begun is not known
+/// any more; its first record was not appended before.
+fn meta_of_blocks(file: &File, file_name: &str, owner: Owner) -> Result<Option<SegmentMeta>> {
+    let Some((base_offset, generation)) = parse_file_name(file_name) else { return Ok(None) };
+    let (topic_id, partition) = owner;
+    let created = crate::clock::Timestamp::MIN;
+    let meta = SegmentMeta { topic_id, partition, base_offset, generation, salt: 0, created };
+    let blocks = Blocks { file, meta: &meta, limit: file.len()?, data_end: file.data_end()? };
+    let first = blocks.resync_any(HEADER as u64)?;
+    Ok(first.map(|h| SegmentMeta { salt: h.salt, created: h.base_timestamp, ..meta }))
 }
 
 /// Reads the trailer of a sealed segment; `None` where there is none that fits.
@@ -189,18 +235,18 @@ pub(crate) fn read_trailer(file: &File, meta: &SegmentMeta) -> Result<Option<Tra
 /// Looks through the segment `file_name` in `folder`.
 ///
 /// # Errors
-/// [`ErrorKind::ForeignFile`] for a file that is not ours or not what its name says, [`ErrorKind::CorruptRecord`]
-/// for a damaged header, [`ErrorKind::UnsupportedVersion`] for a newer format, of the segment or of a block.
+/// As [`read_meta`]; [`ErrorKind::UnsupportedVersion`] for a newer format of a block, too.
 pub(crate) fn scan(
     directory: &Directory,
     folder: &Path,
     file_name: &str,
+    owner: Owner,
     options: SegmentScanOptions,
 ) -> Result<SegmentScan> {
     let path: PathBuf = folder.join(file_name);
     let file = directory.open(&path, false)?;
     let data_end = file.data_end()?;
-    let meta = read_meta(&file, file_name)?;
+    let (meta, bad_header) = read_meta(&file, file_name, owner)?;
     let file_len = file.len()?;
     // Reserved space is not read, for the reason that `Blocks` gives.
     let trailer = if data_end < file_len { None } else { read_trailer(&file, &meta)? };
@@ -215,7 +261,7 @@ pub(crate) fn scan(
         complete: empty,
         floor: options.floor,
         durable_mark: 0,
-        damaged: Vec::new(),
+        damaged: bad_header.into_iter().collect(),
         torn: None,
         tail_is_zero: true,
         epochs: Vec::new(),

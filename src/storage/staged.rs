@@ -15,6 +15,8 @@ use crate::error::Result;
 use crate::frame::{FrameView, mix};
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
+#[cfg(unix)]
+use crate::storage::file::RawFile;
 use crate::storage::slot::HEADER;
 use crate::storage::slot::{GRANULE, SlotHeader};
 #[cfg(not(unix))]
@@ -45,14 +47,23 @@ struct Source {
 }
 
 impl StagedChunk {
-    /// Reads the slot into `memory`, which may be used again: less than [`StagedChunk::len`] where the file ends early.
+    /// Reads the slot into `memory`, which may be used again: as far as there are frames, or the file goes. What a header
+    /// says of its length is a bound and no reason to take memory.
     #[cfg(unix)]
     pub(crate) fn read<'a>(&self, memory: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-        if memory.len() < self.len {
-            memory.resize(self.len, 0);
+        let mut len = FIRST_READ.min(self.len);
+        let mut got = 0;
+        loop {
+            if memory.len() < len {
+                memory.resize(len, 0);
+            }
+            let at = self.position + got as u64;
+            got += read_at(&self.source.file, &self.source.path, &mut memory[got..len], at)?;
+            if got < len || len == self.len || !goes_on(&memory[..got]) {
+                return Ok(&memory[..got]);
+            }
+            len = (len * 2).min(self.len);
         }
-        let got = read_at(&self.source.file, &self.source.path, &mut memory[..self.len], self.position)?;
-        Ok(&memory[..got])
     }
 
     /// Reads the slot.
@@ -61,10 +72,48 @@ impl StagedChunk {
         Err(unsupported(&self.source.path))
     }
 
+    /// What is in `bytes`, which [`StagedChunk::read`] read.
+    pub(crate) fn look(&self, bytes: &[u8]) -> Looked {
+        let (mut frames, mut at) = (0, HEADER);
+        for (_, frame) in self.frames(bytes) {
+            (frames, at) = (frames + 1, at + frame.len());
+        }
+        let word = bytes.get(at..at + 8);
+        let unproved = word.filter(|word| **word != [0; 8]);
+        let bytes = self.position + at as u64..self.position + self.len as u64;
+        Looked { frames, unproved: unproved.map(|_| bytes) }
+    }
+
     /// The frames in `bytes`, which [`StagedChunk::read`] read.
     pub(crate) fn frames<'a>(&self, bytes: &'a [u8]) -> ProvedFrames<'a> {
         proved_frames(bytes, self.salt)
     }
+}
+
+/// What a slot holds.
+pub(crate) struct Looked {
+    /// So many frames prove themselves.
+    pub(crate) frames: u64,
+    /// What follows on them is no end, and where it lies in the file.
+    pub(crate) unproved: Option<std::ops::Range<u64>>,
+}
+
+/// So much of a slot is read before it is known how far its frames go.
+#[cfg(unix)]
+const FIRST_READ: usize = 256 * 1024;
+
+/// Whether the frames of a slot may go on behind `bytes`, by their lengths alone.
+#[cfg(unix)]
+fn goes_on(bytes: &[u8]) -> bool {
+    let mut at = HEADER;
+    while let Some(word) = bytes.get(at..at + 8) {
+        let len = crate::bytes::u32_at(word, 0) as usize;
+        if len < crate::frame::FIXED || !len.is_multiple_of(8) {
+            return false;
+        }
+        at += len;
+    }
+    true
 }
 
 /// The frames of a slot up to the first that does not prove itself.
@@ -136,34 +185,67 @@ pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Vec<StagedChunk>>
     Err(unsupported(folder))
 }
 
+/// Lists the slots that an incarnation left in one staging file.
+#[cfg(unix)]
+pub(crate) fn slots(path: &Path, file_id: u64, number: u32, incarnation: u64) -> Result<Vec<StagedChunk>> {
+    let header = read_header(path, file_id, number)??;
+    let mut found = Vec::new();
+    if header.incarnation == incarnation {
+        list_slots(path.to_path_buf(), &header, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Lists the slots that an incarnation left in one staging file.
+#[cfg(not(unix))]
+pub(crate) fn slots(path: &Path, _: u64, _: u32, _: u64) -> Result<Vec<StagedChunk>> {
+    Err(unsupported(path))
+}
+
 #[cfg(unix)]
 fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) -> Result<()> {
     let source = Arc::new(Source { file: open(&path)?, path });
+    let about = source.file.metadata().map_err(|e| Error::io("look at the staging file", &source.path, e))?;
+    // A file of ours has all its space. In one that is almost all holes they are passed over, since a header can claim
+    // more of them than anybody can read.
+    let mostly_holes = std::os::unix::fs::MetadataExt::blocks(&about).saturating_mul(512) < about.len() / 8;
+    let mut granule = 0;
     // As many as the header, which proved itself, says, and no more than the file has.
-    for granule in 0..header.granules as usize {
-        let position = Mapping::position(granule);
-        let mut bytes = [0; HEADER];
-        if read_at(&source.file, &source.path, &mut bytes, position as u64)? < HEADER {
-            break;
+    while granule < header.granules as usize && (Mapping::position(granule) as u64) < about.len() {
+        if mostly_holes {
+            let next = RawFile::next_data(&source.file, Mapping::position(granule) as u64);
+            let next = next.map_err(|e| Error::io("look for data in the staging file", &source.path, e))?;
+            let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
+            granule = granule.max(data.saturating_sub(Mapping::position(0)) / GRANULE);
         }
-        let Some(slot) = SlotHeader::parse(&bytes, header.key, position) else { continue };
-        let len = slot.len as usize;
-        let fits = len.is_multiple_of(GRANULE) && granule + len / GRANULE <= header.granules as usize;
-        if slot.incarnation != header.incarnation || !fits {
-            continue;
-        }
-        found.push(StagedChunk {
-            topic_id: slot.topic_id,
-            partition: slot.partition,
-            epoch: slot.epoch,
-            base_offset: slot.base_offset,
-            salt: slot.salt,
-            len,
-            source: Arc::clone(&source),
-            position: position as u64,
-        });
+        found.extend(slot_at(&source, header, granule)?);
+        granule += 1;
     }
     Ok(())
+}
+
+/// The slot that begins at a granule, if one does.
+#[cfg(unix)]
+fn slot_at(source: &Arc<Source>, header: &FileHeader, granule: usize) -> Result<Option<StagedChunk>> {
+    let position = Mapping::position(granule);
+    let mut bytes = [0; HEADER];
+    if read_at(&source.file, &source.path, &mut bytes, position as u64)? < HEADER {
+        return Ok(None);
+    }
+    let Some(slot) = SlotHeader::parse(&bytes, header.key, position) else { return Ok(None) };
+    let len = slot.len as usize;
+    let fits = len.is_multiple_of(GRANULE) && granule + len / GRANULE <= header.granules as usize;
+    let ours = slot.incarnation == header.incarnation && fits;
+    Ok(ours.then(|| StagedChunk {
+        topic_id: slot.topic_id,
+        partition: slot.partition,
+        epoch: slot.epoch,
+        base_offset: slot.base_offset,
+        salt: slot.salt,
+        len,
+        source: Arc::clone(source),
+        position: position as u64,
+    }))
 }
 
 #[cfg(test)]

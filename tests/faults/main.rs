@@ -1,0 +1,17 @@
+//! The fault suite: what is promised after each kind of fault, and a test for each that fails where it does not hold.
+//!
+//! Every test prints one line of JSON when it ends, however it ends:
+//!
+//! ```text
+//! {"test":"...","seed":1,"cycles":1,"acked":1,"lost":0,"wrong":0,"panics":0,"secs":0.1}
+//! ```
+//!
+//! - `cargo test --release --test faults -- --nocapture` shows the lines;
+//! - `TAPELOG_SEED=n` repeats a run; the seed is on every line;
+//! - `TAPELOG_FAULTS=night` runs each test for as long as a release deserves, not for seconds;
+//! - `bash tests/faults/table.sh` runs all of it and writes the lines as a table into `src/docs/reliability.md`.
+
+#![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
+
+#[allow(dead_code)] // what one row does not need, another does
+mod report;
