@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::codec::{Codec, Codecs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{Catalog, TOPICS, TopicConfig, TopicRecord, folder_id};
@@ -244,7 +244,9 @@ impl LogBuilder {
         opening.set_strangers_aside(&catalog)?;
         let unflushed = found.iter_mut().flat_map(|(.., opened)| opened);
         let unflushed: Vec<_> = unflushed.flat_map(|o| std::mem::take(&mut o.unflushed)).collect();
+        let flush = Stopwatch::start();
         Segment::flush_found(&unflushed)?;
+        report.flush_time = flush.elapsed();
         let mut epoch = epoch;
         if clean && report.has_losses() {
             // Offsets of records that are gone may be given again: never in the same epoch.
