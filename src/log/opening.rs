@@ -283,7 +283,7 @@ impl LogBuilder {
             return Err(e);
         }
         if !clean && !is_new {
-            staging::remove(&old_staging, old_id)?;
+            staging::remove_in_background(&old_staging, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 
