@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::codec::Codecs;
 use crate::error::ErrorKind;
-use crate::partition::Partition;
 use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::cursor::Cursor;
 use crate::partition::records::Identity;
@@ -70,22 +68,6 @@ fn l_05_reading_outside_of_what_is_held() {
         assert_eq!((error.offset(), error.offset_range()), (Some(outside), Some((1024, 1025))));
         assert_eq!((error.topic(), error.partition()), (Some("t"), Some(0)));
     }
-}
-
-/// A reader that follows the appends goes on in its chunk without looking anything up, and must hear of deletions still.
-#[test]
-fn a_reader_that_follows_hears_of_what_was_deleted() {
-    let core = in_memory(Opened::empty(1));
-    let mut reader = Partition::new(Arc::clone(&core), Arc::new(())).reader(0).unwrap();
-    let mut next = || reader.try_next().map(|record| record.map(|record| record.offset()));
-    assert_eq!(next().unwrap(), None);
-    for offset in 0..3 {
-        append(&core, "followed", 1);
-        assert_eq!((next().unwrap(), next().unwrap()), (Some(offset), None));
-    }
-    append(&core, "deleted before it was read", 1);
-    core.start.store(4, Ordering::Release);
-    assert_eq!(next().unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
 }
 
 #[test]
