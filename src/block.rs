@@ -482,8 +482,9 @@ pub(crate) struct AlignedBuf {
     len: usize,
 }
 
-/// No more buffers than this are kept for the next blocks of a thread, and none that is larger.
-const MAX_SPARE: usize = 4;
+/// No more buffers than this are kept for the next blocks of a thread, which is what a poll of 500 records of 1 KiB holds and
+/// more; and none that is larger.
+const MAX_SPARE: usize = 16;
 const MAX_SPARE_BYTES: usize = 2 * TARGET;
 
 thread_local! {

@@ -343,14 +343,15 @@ impl<'a> FrameView<'a> {
     /// The frame that begins at `bytes[0]`, where `bytes` hold frames of our own writing.
     #[inline]
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
-        let len = u32_at(bytes, 0) as usize;
-        FrameView(&bytes[..len])
+        FrameView::split(bytes).0
     }
 
     /// The frame that begins at `bytes[0]`, and what comes after it; else as [`FrameView::trusted`].
     #[inline]
     pub(crate) fn split(bytes: &'a [u8]) -> (Self, &'a [u8]) {
         let (frame, rest) = bytes.split_at(u32_at(bytes, 0) as usize);
+        // Once, and not once more for every field.
+        assert!(frame.len() >= FIXED, "no frame begins here");
         (FrameView(frame), rest)
     }
 

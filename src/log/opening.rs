@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::codec::{Codec, Codecs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{Catalog, TOPICS, TopicConfig, TopicRecord, folder_id};
@@ -250,7 +250,9 @@ impl LogBuilder {
         opening.set_strangers_aside(&catalog)?;
         let unflushed = found.iter_mut().flat_map(|(.., opened)| opened);
         let unflushed: Vec<_> = unflushed.flat_map(|o| std::mem::take(&mut o.unflushed)).collect();
+        let flush = Stopwatch::start();
         Segment::flush_found(&unflushed)?;
+        report.flush_time = flush.elapsed();
         let mut epoch = epoch;
         if clean && report.has_losses() {
             // Offsets of records that are gone may be given again: never in the same epoch.
@@ -287,7 +289,7 @@ impl LogBuilder {
             return Err(e);
         }
         if !clean && !is_new {
-            staging::remove(&old_staging, old_id)?;
+            staging::remove_in_background(&old_staging, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::partition::recovery::RecoveryAction;
 use crate::topic_partition::TopicPartition;
@@ -41,6 +42,9 @@ pub struct RecoveryReport {
     pub leader_epoch: u32,
     /// How many records were brought back from the hot tail.
     pub replayed: u64,
+    /// How much of the open was waiting for the disk, to flush what was replayed and whatever else was not known to be
+    /// flushed.
+    pub flush_time: Duration,
     /// What was done.
     pub items: Vec<RecoveryItem>,
 }

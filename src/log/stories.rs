@@ -481,3 +481,19 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!((partition.start_offset(), partition.end_offset()), (22, 22));
     assert_eq!((append(&partition).unwrap(), values(&partition).len()), (22, 1));
 }
+
+/// A reader that follows the appends goes on in its chunk without looking anything up, and must hear of deletions still.
+#[test]
+fn a_reader_that_follows_hears_of_what_was_deleted() {
+    let partition = t(&LogBuilder::default().begin_in_memory().unwrap());
+    let mut reader = partition.reader(0).unwrap();
+    let mut next = || reader.try_next().map(|record| record.map(|record| record.offset()));
+    assert_eq!(next().unwrap(), None);
+    for offset in 0..3 {
+        partition.append(Record::new("followed")).unwrap();
+        assert_eq!((next().unwrap(), next().unwrap()), (Some(offset), None));
+    }
+    partition.append(Record::new("deleted before it was read")).unwrap();
+    assert_eq!(partition.delete_records(4).unwrap(), 4);
+    assert_eq!(next().unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+}

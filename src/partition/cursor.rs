@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::block::DecodedBlock;
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::partition::records::{Identity, Run, Source};
+use crate::partition::records::{Identity, Run};
 use crate::segment::chain::{Chain, ColdCursor};
+use crate::storage::chunk::Held;
 use crate::tail::{self, HotCursor, Tail};
 
 /// What a cursor reads from.
@@ -88,20 +89,20 @@ impl Cursor {
     ) -> Result<Option<Run>> {
         let bounds = Bounds { limit: store.limit, records: max_records, bytes: max_bytes };
         while self.stand(store)? {
-            let (source, run) = match &mut self.place {
+            let (held, run) = match &mut self.place {
                 Place::Hot(hot) => {
                     let run = hot.run(bounds.limit, bounds.records, bounds.bytes, self.next);
-                    (hot.chunk().hold(run.from, run.to).map(Source::Hot), run)
+                    (hot.chunk().hold(run.from, run.to), run)
                 }
                 Place::Cold { block: Some(within), .. } => {
                     let run = within.take(bounds, self.next);
-                    (Some(Source::Cold(Arc::clone(&within.block), run.from, run.to)), run)
+                    (Some(within.hold(run.from, run.to)), run)
                 }
                 _ => return Ok(None),
             };
             self.next = run.next;
-            if let Some(source) = source.filter(|_| run.records > 0) {
-                return Ok(Some(Run::new(Arc::clone(store.identity), source, run.records)));
+            if let Some(held) = held.filter(|_| run.records > 0) {
+                return Ok(Some(Run::new(Arc::clone(store.identity), held, run.records)));
             }
             if run.to == run.from {
                 return Ok(None);
@@ -112,15 +113,14 @@ impl Cursor {
 
     /// All that lies here back to back, which nobody has looked through: there may be markers in it, and records at or
     /// above the limit. Whoever reads it says by [`Cursor::advance`] how far he came.
-    pub(crate) fn ahead(&mut self, store: &Store<'_>) -> Result<Option<Source>> {
+    pub(crate) fn ahead(&mut self, store: &Store<'_>) -> Result<Option<Held>> {
         if !self.stand(store)? {
             return Ok(None);
         }
         Ok(match &self.place {
-            Place::Hot(hot) => hot.chunk().hold(hot.at(), hot.chunk().committed()).map(Source::Hot),
+            Place::Hot(hot) => hot.chunk().hold(hot.at(), hot.chunk().committed()),
             Place::Cold { block: Some(within), .. } => {
-                let all = within.block.frames().len();
-                Some(Source::Cold(Arc::clone(&within.block), within.at, all))
+                Some(within.hold(within.at, within.block.frames().len()))
             }
             _ => None,
         })
@@ -235,6 +235,11 @@ impl InBlock {
             within.walk(bounds, offset);
         }
         within
+    }
+
+    /// The frames from one to another.
+    fn hold(&self, from: usize, to: usize) -> Held {
+        Held::within(Arc::clone(&self.block), |block| block.bytes(from, to))
     }
 
     /// Goes on by what the bounds allow.

@@ -45,9 +45,10 @@ use crate::frame::FrameView;
 use crate::partition::core::{PartitionCore, Wait};
 use crate::partition::cursor::Cursor;
 use crate::partition::delivery::{Acks, Delivery, Durability};
-use crate::partition::records::{ConsumerRecord, Records, Source};
+use crate::partition::records::{ConsumerRecord, Records};
 use crate::partition::write_behind::refuse_in_callback;
 use crate::record::Record;
+use crate::storage::chunk::Held;
 use crate::topic_partition::TopicPartition;
 
 /// One partition of a topic: an ordered log of records.
@@ -261,7 +262,7 @@ pub struct Reader {
 
 /// What was read ahead of a reader, who goes through it record by record: nobody did so before him.
 struct Ahead {
-    source: Source,
+    held: Held,
     /// Where in it the next frame is, how many records stood before, and the offset to read next.
     at: usize,
     records: usize,
@@ -271,29 +272,31 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Whether the next frame may be read.
-    fn has_more(&self) -> bool {
-        let rest = &self.source.bytes()[self.at..];
-        !rest.is_empty() && FrameView::trusted(rest).offset() < self.limit
-    }
-
-    /// Goes to the end of the next record's frame and tells where that lies; `None` where there is no more to read.
+    /// Goes to the next record; false where there is no more to read.
     #[inline]
-    fn step(&mut self) -> Option<(usize, usize)> {
-        let bytes = self.source.bytes();
-        while self.at < bytes.len() {
-            let (from, frame) = (self.at, FrameView::trusted(&bytes[self.at..]));
+    fn stands(&mut self) -> bool {
+        while let Some(rest) = self.held.bytes().get(self.at..).filter(|rest| !rest.is_empty()) {
+            let frame = FrameView::trusted(rest);
             if frame.offset() >= self.limit {
-                return None;
+                return false;
+            }
+            if !frame.is_control() {
+                return true;
             }
             self.at += frame.len();
             self.next = frame.offset() + 1;
-            if !frame.is_control() {
-                self.records += 1;
-                return Some((from, self.at));
-            }
         }
-        None
+        false
+    }
+
+    /// Takes the record that it stands at.
+    #[inline]
+    fn take(&mut self) -> FrameView<'_> {
+        let frame = FrameView::trusted(&self.held.bytes()[self.at..]);
+        self.at += frame.len();
+        self.next = frame.offset() + 1;
+        self.records += 1;
+        frame
     }
 }
 
@@ -305,29 +308,41 @@ impl Reader {
     /// prove itself: the position stays, and [`Reader::seek`] can pass it.
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<ConsumerRecord<'_>>> {
-        let (from, to) = loop {
-            if let Some(place) = self.ahead.as_mut().and_then(Ahead::step) {
-                break place;
+        if !self.ahead.as_mut().is_some_and(Ahead::stands) && !self.go_on()? {
+            return Ok(None);
+        }
+        let identity = self.partition.core.identity();
+        Ok(self.ahead.as_mut().map(|ahead| ConsumerRecord::new(identity, ahead.take())))
+    }
+
+    /// Goes on where what was read ahead has come to its end; false where nothing is there yet.
+    fn go_on(&mut self) -> Result<bool> {
+        let core = &self.partition.core;
+        let limit = core.high_watermark();
+        // Whoever follows the appends stays in one chunk for long. He goes on in it without a step on who keeps it, which
+        // would wait for one cache line of the appender's after the other, where so they come together.
+        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.held.may_grow()) {
+            if limit <= ahead.next {
+                return Ok(false);
             }
-            if !self.read_ahead()? {
-                return Ok(None);
+            if core.start_offset() <= ahead.next {
+                ahead.limit = limit;
+                ahead.held.extend();
+                if ahead.stands() {
+                    return Ok(true);
+                }
             }
-        };
-        Ok(self.ahead.as_ref().map(|ahead| {
-            let frame = FrameView::trusted(&ahead.source.bytes()[from..to]);
-            ConsumerRecord::new(self.partition.core.identity(), frame)
-        }))
+        }
+        self.read_ahead(limit)
     }
 
     /// Reads on from where the reader is; false where nothing is there yet.
-    fn read_ahead(&mut self) -> Result<bool> {
+    fn read_ahead(&mut self, limit: u64) -> Result<bool> {
         self.settle();
-        let core = &self.partition.core;
-        let limit = core.high_watermark();
-        let source = core.read(limit, &mut self.cursor, Cursor::ahead)?;
+        let source = self.partition.core.read(limit, &mut self.cursor, Cursor::ahead)?;
         let next = self.cursor.position();
-        self.ahead = source.map(|source| Ahead { source, at: 0, records: 0, next, limit });
-        Ok(self.ahead.as_ref().is_some_and(Ahead::has_more))
+        self.ahead = source.map(|held| Ahead { held, at: 0, records: 0, next, limit });
+        Ok(self.ahead.as_mut().is_some_and(Ahead::stands))
     }
 
     /// Up to `max` records.

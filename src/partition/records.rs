@@ -5,31 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::block::{AlignedBuf, DecodedBlock};
+use crate::block::AlignedBuf;
 use crate::clock::Timestamp;
 use crate::frame::{FrameView, HeaderIter};
 use crate::record::Record;
 use crate::storage::chunk::Held;
 use crate::topic_partition::TopicPartition;
-
-/// Frames back to back in one place, which this keeps alive.
-#[derive(Clone)]
-pub(crate) enum Source {
-    /// In a chunk of the hot tail.
-    Hot(Held),
-    /// From here to there in a block of the cold log, verified and unpacked.
-    Cold(Arc<DecodedBlock>, usize, usize),
-}
-
-impl Source {
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Source::Hot(held) => held.bytes(),
-            Source::Cold(block, from, to) => block.bytes(*from, *to),
-        }
-    }
-}
 
 /// What the records of a partition have in common.
 #[derive(Debug)]
@@ -42,7 +23,8 @@ pub(crate) struct Identity {
 #[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) identity: Arc<Identity>,
-    source: Source,
+    /// Its frames, back to back.
+    frames: Held,
     /// How many records there are, control records not counted.
     pub(crate) count: usize,
     /// Which assignment of a consumer read it; a record of an older one cannot be committed. For a share group: how
@@ -51,14 +33,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(identity: Arc<Identity>, source: Source, count: usize) -> Run {
-        Run { identity, source, count, assignment: 0 }
+    pub(crate) fn new(identity: Arc<Identity>, frames: Held, count: usize) -> Run {
+        Run { identity, frames, count, assignment: 0 }
     }
 
     /// All bytes of the stretch.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.source.bytes()
+        self.frames.bytes()
     }
 }
 

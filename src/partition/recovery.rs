@@ -30,6 +30,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use crate::clock::{Clock, Timestamp};
 use crate::codec::Codecs;
@@ -49,6 +50,9 @@ use crate::storage::staged::StagedChunk;
 /// So much at the end of a partition is always verified: more than any one write, so that it holds all that the last of
 /// them can have torn.
 const LAST_WRITES: u64 = 16 << 20;
+
+/// So many bytes of the hot tail are worth a thread.
+const WORTH_A_THREAD: usize = 1 << 20;
 
 /// What happened to a part of a log while it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,13 +183,7 @@ pub(crate) fn recover_partition(
         })
         .collect();
     drop_written(&mut staged, plan(&facts, &[], r.start).end);
-    let mut hot = Vec::with_capacity(staged.len());
-    let mut memory = Vec::new();
-    for chunk in &staged {
-        if let Some(range) = whole_appends(chunk, chunk.read(&mut memory)?) {
-            hot.push(range);
-        }
-    }
+    let hot = whole_appends(&staged)?;
     let plan = plan(&facts, &hot, r.start);
 
     for scan in &scans[..plan.keep] {
@@ -294,8 +292,38 @@ fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
     staged.drain(..written);
 }
 
+/// The offsets of the whole appends in each staged chunk that has some, found on as many threads as there are processors.
+fn whole_appends(staged: &[StagedChunk]) -> Result<Vec<(u64, u64)>> {
+    let find = |chunks: &[StagedChunk]| -> Result<Vec<(u64, u64)>> {
+        let mut memory = Vec::new();
+        let ranges = chunks.iter().map(|chunk| Ok(whole_appends_of(chunk, chunk.read(&mut memory)?)));
+        ranges.filter_map(Result::transpose).collect()
+    };
+    if staged.iter().map(|chunk| chunk.len).sum::<usize>() < WORTH_A_THREAD {
+        return find(staged);
+    }
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut shares = staged.chunks(staged.len().div_ceil(processors));
+    let first = shares.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> =
+            shares.map(|share| (share, helper().spawn_scoped(scope, move || find(share)).ok())).collect();
+        let mut ranges = find(first)?;
+        for (share, helper) in others {
+            // Without a further thread it only takes longer.
+            let found = helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| find(share));
+            ranges.extend(found?);
+        }
+        Ok(ranges)
+    })
+}
+
+fn helper() -> thread::Builder {
+    thread::Builder::new().name("tapelog-recover".into())
+}
+
 /// The offsets of the whole appends in a staged chunk; `None` where there is none.
-fn whole_appends(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
+fn whole_appends_of(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
     let mut next = chunk.base_offset;
     let mut whole = chunk.base_offset;
     for (_, frame) in chunk.frames(bytes) {
@@ -512,6 +540,8 @@ fn assemble(
 }
 
 /// Writes the hot records `from..to` behind what the segments hold; returns their largest timestamp.
+///
+/// While a chunk is written the next one is read and verified.
 fn replay(
     sink: &mut Sink,
     ctx: &SinkContext<'_>,
@@ -520,28 +550,38 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let mut memory = Vec::new();
-    for chunk in staged {
+    let mut ahead = None;
+    for (i, chunk) in staged.iter().enumerate() {
         if next >= to {
             break;
         }
-        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(chunk.read(&mut memory)?).collect();
-        for (i, (at, frame)) in frames.iter().enumerate() {
-            if frame.offset() != next || next >= to {
-                continue;
+        let proved = ahead.take().unwrap_or_else(|| chunk.prove())?;
+        thread::scope(|scope| -> Result<()> {
+            let following = staged.get(i + 1).filter(|following| following.len >= WORTH_A_THREAD);
+            let helper = following.and_then(|following| {
+                // Without a further thread it only takes longer.
+                helper().spawn_scoped(scope, || following.prove()).ok()
+            });
+            let frames: Vec<(usize, FrameView<'_>)> = proved.frames().collect();
+            for (i, (at, frame)) in frames.iter().enumerate() {
+                if frame.offset() != next || next >= to {
+                    continue;
+                }
+                let append_len = frames[i..]
+                    .iter()
+                    .scan(true, |goes_on, (_, f)| {
+                        let here = *goes_on;
+                        *goes_on = f.more();
+                        here.then(|| f.len())
+                    })
+                    .sum();
+                sink.take(ctx, *frame, mix(chunk.salt, *at), chunk.epoch, append_len)?;
+                largest = largest.max(frame.timestamp());
+                next += 1;
             }
-            let append_len = frames[i..]
-                .iter()
-                .scan(true, |goes_on, (_, f)| {
-                    let here = *goes_on;
-                    *goes_on = f.more();
-                    here.then(|| f.len())
-                })
-                .sum();
-            sink.take(ctx, *frame, mix(chunk.salt, *at), chunk.epoch, append_len)?;
-            largest = largest.max(frame.timestamp());
-            next += 1;
-        }
+            ahead = helper.and_then(|helper| helper.join().ok());
+            Ok(())
+        })?;
     }
     sink.write(ctx)?;
     Ok(largest)

@@ -41,6 +41,8 @@ use crate::bytes::u64_at;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, is_marker, mix};
+#[cfg(unix)]
+use crate::storage::granules::Granules;
 use crate::storage::marks::Marks;
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
 use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
@@ -177,54 +179,6 @@ pub(crate) struct Mapping {
     warm: AtomicUsize,
 }
 
-/// Who owns what of a mapping.
-#[cfg(unix)]
-struct Granules {
-    /// For each granule, whether a `Memory` owns it.
-    taken: Vec<bool>,
-    /// All below this are taken, and all from `high` on.
-    low: usize,
-    high: usize,
-    /// Where the highest of the slots ended that were handed out from the beginning.
-    reached: usize,
-}
-
-#[cfg(unix)]
-impl Granules {
-    fn new(count: usize) -> Self {
-        Granules { taken: vec![false; count], low: 0, high: count, reached: 0 }
-    }
-
-    /// Finds `count` neighbours that are free and aligned to their own number, and takes them.
-    fn take(&mut self, count: usize) -> Option<usize> {
-        let last = self.taken.len().checked_sub(count).filter(|_| count > 0)?;
-        let free = |first: &usize| self.taken[*first..*first + count].iter().all(|taken| !taken);
-        let first = if count * GRANULE <= SMALL {
-            (0..self.high / count).rev().map(|n| n * count).find(free)?
-        } else {
-            (self.low.next_multiple_of(count)..=last).step_by(count).find(free)?
-        };
-        self.taken[first..first + count].fill(true);
-        let end = first + count;
-        if self.high == end {
-            self.high = first;
-        }
-        if self.low == first {
-            self.low = end;
-        }
-        if count * GRANULE > SMALL {
-            self.reached = self.reached.max(end);
-        }
-        Some(first)
-    }
-
-    fn release(&mut self, first: usize, count: usize) {
-        self.taken[first..first + count].fill(false);
-        self.low = self.low.min(first);
-        self.high = self.high.max(first + count);
-    }
-}
-
 #[cfg(unix)]
 impl Mapping {
     /// Bytes before the first granule.
@@ -326,7 +280,7 @@ impl Mapping {
     pub(crate) fn populate(&self, ahead: usize) {
         let (last, all) = {
             let granules = self.granules.lock();
-            (granules.reached, granules.taken.len())
+            (granules.reached(), granules.count())
         };
         let to = all.min(last + ahead);
         let from = self.warm.fetch_max(to, Ordering::Relaxed).max(last);
@@ -344,7 +298,7 @@ impl Mapping {
 
     /// Whether there are granules that nobody has used or populated yet.
     pub(crate) fn is_cold(&self) -> bool {
-        self.warm.load(Ordering::Relaxed) < self.granules.lock().taken.len()
+        self.warm.load(Ordering::Relaxed) < self.granules.lock().count()
     }
 
     /// Called by the `Memory` that owns them, as its last act.
@@ -354,12 +308,12 @@ impl Mapping {
 
     /// Whether nobody owns a granule.
     pub(crate) fn is_idle(&self) -> bool {
-        self.granules.lock().taken.iter().all(|taken| !taken)
+        self.granules.lock().is_idle()
     }
 
     /// Bytes that can be handed out.
     pub(crate) fn capacity(&self) -> usize {
-        self.granules.lock().taken.len() * GRANULE
+        self.granules.lock().count() * GRANULE
     }
 }
 
@@ -487,7 +441,7 @@ impl Chunk {
     /// cache line the writer stores to.
     pub(crate) fn hold(self: &Arc<Self>, from: usize, to: usize) -> Option<Held> {
         let bytes = NonNull::from(self.bytes(from, to)?);
-        Some(Held { bytes, _chunk: Arc::clone(self) })
+        Some(Held { bytes, keeper: Keeper::Chunk(Arc::clone(self)) })
     }
 
     /// Where one record in so many lies.
@@ -530,28 +484,63 @@ impl Drop for Chunk {
     }
 }
 
-/// Published bytes of a chunk, which keep it alive. Made by [`Chunk::hold`] alone.
+/// Bytes that stay as they are, and what keeps them alive: published bytes of a chunk, made by [`Chunk::hold`], or those
+/// of something else, made by [`Held::within`]. Reading them costs no look at what they are part of.
 #[derive(Clone)]
 pub(crate) struct Held {
     bytes: NonNull<[u8]>,
-    /// Whose bytes they are.
-    _chunk: Arc<Chunk>,
+    keeper: Keeper,
 }
 
-// SAFETY: bytes that nobody writes again while the chunk lives, read only, and an `Arc` of what is `Send` and `Sync`.
+/// Whose the bytes are.
+#[derive(Clone)]
+enum Keeper {
+    Chunk(Arc<Chunk>),
+    Other { _owner: Arc<dyn Send + Sync> },
+}
+
+// SAFETY: bytes that nobody writes while their keeper lives, read only, and an `Arc` of what is `Send` and `Sync`.
 unsafe impl Send for Held {}
 // SAFETY: as above.
 unsafe impl Sync for Held {}
 
 impl Held {
+    /// The `bytes` of something that is no chunk.
+    pub(crate) fn within<T: Send + Sync + 'static>(
+        owner: Arc<T>,
+        bytes: impl for<'a> FnOnce(&'a T) -> &'a [u8],
+    ) -> Held {
+        let bytes = NonNull::from(bytes(&owner));
+        Held { bytes, keeper: Keeper::Other { _owner: owner } }
+    }
+
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the slice that `Chunk::bytes` gave when this was made (`Chunk::hold`; the fields are private and nothing
-        // changes them). The chunk lives as long as this, its memory does not move, and the counter never
-        // falls, so all that `Chunk::bytes` argues holds still. What the acquire load ordered before the making of this is
-        // ordered before its use, on whatever thread: a value moves or is shared between threads only with a
-        // happens-before of its own.
+        // SAFETY: the slice that it was made from (the fields are private), which holds still:
+        // - of a chunk, the slice that `Chunk::bytes` gave, in `Chunk::hold` or in `extend`. The chunk lives as long as this,
+        //   its memory does not move, and the counter never falls, so all that `Chunk::bytes` argues holds still.
+        // - of another owner, a slice that its maker gave for a borrow of *any* length of the owner. As long as this holds the
+        //   `Arc`, the owner does not move and nobody can borrow it mutably or drop it: a borrow that began when this was made
+        //   and lasts as long as this does is one of those lengths.
+        // What was ordered before the making of this is ordered before its use, on whatever thread: a value moves or is shared
+        // between threads only with a happens-before of its own.
         unsafe { self.bytes.as_ref() }
+    }
+
+    /// Whether it is a chunk's, behind whose bytes more may come.
+    #[inline]
+    pub(crate) fn may_grow(&self) -> bool {
+        matches!(self.keeper, Keeper::Chunk(_))
+    }
+
+    /// Takes in what was published behind the bytes of a chunk since.
+    #[inline]
+    pub(crate) fn extend(&mut self) {
+        let Keeper::Chunk(chunk) = &self.keeper else { return };
+        let from = self.bytes.cast::<u8>().addr().get() - chunk.memory.base.addr().get();
+        if let Some(bytes) = chunk.bytes(from, chunk.committed()) {
+            self.bytes = NonNull::from(bytes);
+        }
     }
 }
 

@@ -58,6 +58,38 @@ fn readers_see_what_was_published_and_no_more() {
     assert!(chunk.sealed());
 }
 
+/// What a reader holds of a chunk grows by what is published behind it, and by nothing else; what is no chunk's stays.
+#[test]
+fn held_bytes_take_in_what_was_published_since() {
+    let (mut writer, home) = writer(1024);
+    stage(&mut writer, 10, b"one");
+    writer.publish();
+    let one = writer.chunk().committed();
+    let mut held = writer.chunk().hold(one, one).unwrap();
+    let before = held.clone();
+    held.extend();
+    assert!(held.may_grow() && held.bytes().is_empty());
+    stage(&mut writer, 11, b"two");
+    held.extend();
+    assert!(held.bytes().is_empty(), "staged, not published");
+    writer.publish();
+    held.extend();
+    assert_eq!(FrameView::parse(held.bytes()).unwrap().value(), Some(&b"two"[..]));
+    assert!(before.bytes().is_empty());
+    drop((writer, before));
+    held.extend();
+    assert!(home.back.lock().is_empty(), "its chunk lives as long as it does");
+    assert_eq!(FrameView::parse(held.bytes()).unwrap().offset(), 11);
+    drop(held);
+    assert_eq!(home.back.lock().len(), 1);
+
+    let owner = Arc::new(vec![1, 2, 3]);
+    let mut part = Held::within(Arc::clone(&owner), |all| &all[1..]);
+    drop(owner);
+    part.extend();
+    assert_eq!((part.may_grow(), part.bytes()), (false, &[2, 3][..]));
+}
+
 #[cfg(unix)]
 #[test]
 fn warming_changes_nothing_and_stays_within_the_chunk() {

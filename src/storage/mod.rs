@@ -8,6 +8,8 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod fault;
 pub(crate) mod file;
+#[cfg(unix)]
+pub(crate) mod granules;
 pub(crate) mod marks;
 pub(crate) mod publish;
 pub(crate) mod slot;

@@ -84,6 +84,15 @@ impl StagedChunk {
         Looked { frames, unproved: unproved.map(|_| bytes) }
     }
 
+    /// Reads the slot and verifies its frames.
+    pub(crate) fn prove(&self) -> Result<Proved> {
+        let mut bytes = Vec::new();
+        let read = self.read(&mut bytes)?;
+        let end = self.frames(read).last().map_or(HEADER, |(at, frame)| at + frame.len());
+        bytes.truncate(end);
+        Ok(Proved(bytes))
+    }
+
     /// The frames in `bytes`, which [`StagedChunk::read`] read.
     pub(crate) fn frames<'a>(&self, bytes: &'a [u8]) -> ProvedFrames<'a> {
         proved_frames(bytes, self.salt)
@@ -114,6 +123,22 @@ fn goes_on(bytes: &[u8]) -> bool {
         at += len;
     }
     true
+}
+
+/// The bytes of a slot up to the end of the frames that proved themselves.
+pub(crate) struct Proved(Vec<u8>);
+
+impl Proved {
+    /// As [`StagedChunk::frames`], which these were.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (usize, FrameView<'_>)> {
+        let mut at = HEADER;
+        std::iter::from_fn(move || {
+            let rest = self.0.get(at..).filter(|rest| !rest.is_empty())?;
+            let frame = FrameView::trusted(rest);
+            at += frame.len();
+            Some((at - frame.len(), frame))
+        })
+    }
 }
 
 /// The frames of a slot up to the first that does not prove itself.
@@ -276,6 +301,9 @@ mod tests {
     fn values(chunk: &StagedChunk) -> Vec<(u64, Vec<u8>)> {
         let mut memory = Vec::new();
         let bytes = chunk.read(&mut memory).unwrap();
+        let proved = chunk.prove().unwrap();
+        let places = proved.frames().map(|(at, frame)| (at, frame.offset()));
+        assert!(places.eq(chunk.frames(bytes).map(|(at, frame)| (at, frame.offset()))));
         chunk.frames(bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
     }
 
@@ -318,6 +346,8 @@ mod tests {
         assert!(missing.to_string().contains("staging-000000000000000a-000"), "{missing}");
         let nowhere = recover(&folder.path().join("nowhere"), 9, 4).err().unwrap();
         assert_eq!(nowhere.kind(), ErrorKind::StagingMissing);
+        crate::storage::staging::remove_in_background(folder.path(), 9).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the names are gone at once");
     }
 
     /// A slot may be larger than those that were there before it; their headers then lie inside it.

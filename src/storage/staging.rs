@@ -187,6 +187,24 @@ pub(crate) fn remove(folder: &Path, file_id: u64) -> Result<()> {
     Ok(())
 }
 
+/// [`remove`], where giving back what the files hold, which takes a millisecond for some ten MiB, is nobody's to wait for.
+#[cfg(unix)]
+pub(crate) fn remove_in_background(folder: &Path, file_id: u64) -> Result<()> {
+    // A file lives on without its names for as long as it is open.
+    let files = staging_files(folder, file_id)?;
+    let held: Vec<_> = files.iter().filter_map(|(_, path)| open(path).ok()).collect();
+    remove(folder, file_id)?;
+    // Without a thread it is given back at once.
+    let _ = std::thread::Builder::new().name("tapelog-unlink".into()).spawn(move || drop(held));
+    Ok(())
+}
+
+/// Without staging files there is nothing to give back.
+#[cfg(not(unix))]
+pub(crate) fn remove_in_background(folder: &Path, file_id: u64) -> Result<()> {
+    remove(folder, file_id)
+}
+
 /// Numbers and paths, by number. A missing folder has none.
 pub(crate) fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, PathBuf)>> {
     let failed = |e| Error::io("list the staging files", folder, e);

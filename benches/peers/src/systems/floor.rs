@@ -19,6 +19,7 @@ pub static SYSTEM: System = System {
     name: "floor",
     configs: &[
         Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks, Sustained] },
+        Config { name: CHECKED, durability: Durability::Process, probes: &[Append] },
         Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
@@ -35,6 +36,8 @@ pub static SYSTEM: System = System {
 };
 
 const PWRITE: &str = "64 KiB pwrite, pread";
+/// The same, with the CRC-32 of each piece that is written and that is read.
+const CHECKED: &str = "64 KiB pwrite, pread, CRC-32";
 const UNPARK: &str = "thread unpark";
 const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
@@ -68,7 +71,8 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         }
         _ => {
             let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-            Box::new(Blocks { path, file, at: 0, block: Vec::with_capacity(BLOCK) })
+            let checks = opening.config == CHECKED;
+            Box::new(Blocks { path, file, at: 0, block: Vec::with_capacity(BLOCK), checks })
         }
     })
 }
@@ -79,10 +83,18 @@ struct Blocks {
     file: File,
     at: u64,
     block: Vec<u8>,
+    checks: bool,
 }
 
 impl Blocks {
+    fn check(&self, bytes: &[u8]) {
+        if self.checks {
+            std::hint::black_box(crc32fast::hash(bytes));
+        }
+    }
+
     fn spill(&mut self) -> Result<()> {
+        self.check(&self.block);
         self.file.write_all_at(&self.block, self.at)?;
         self.at += self.block.len() as u64;
         self.block.clear();
@@ -118,6 +130,7 @@ impl Store for Blocks {
             if read == 0 {
                 return Ok(());
             }
+            self.check(&buffer[filled..filled + read]);
             filled += read;
             let mut at = 0;
             while let Some(&len) = buffer[at..filled].first_chunk::<4>() {

@@ -81,6 +81,8 @@ pub struct Opening<'a> {
     pub shared: bool,
     /// Every append must reach the disk, where that is a setting.
     pub durable: bool,
+    /// How long the values are, or about that.
+    pub value_bytes: usize,
 }
 
 /// All systems: ours first, floors last.
@@ -160,6 +162,11 @@ pub trait Store: Send {
     /// [`Store::append`] and [`Store::sync`] is all there is.
     fn disk(&mut self) -> Result<Option<Arc<dyn Disk>>> {
         Ok(None)
+    }
+
+    /// How long the open of this store waited for a flush, where the system tells.
+    fn flushed_at_open(&self) -> Option<Duration> {
+        None
     }
 
     /// A clean end.

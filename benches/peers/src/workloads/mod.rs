@@ -165,6 +165,7 @@ impl Job {
             flush_every: self.flush.then_some(FLUSH_EVERY),
             shared: matches!(self.probe, Probe::Tail | Probe::Park | Probe::Sync),
             durable: self.probe == Probe::Sync,
+            value_bytes: self.value_bytes,
         })
     }
 
@@ -347,7 +348,8 @@ pub fn works(scale: &Scale, ticks: Option<&PathBuf>) -> Vec<Work> {
     add(named(&idle, ""), Job { probe: Probe::Many, records: 2_000_000, ..blank.clone() });
     let records = scale.reopen_bytes / 112;
     let reopen = Job { probe: Probe::Reopen, records, seconds: if scale.quick { 1.0 } else { 8.0 }, ..blank };
-    add(named(&["reopen_killed", "reopen_flush", "reopen_clean"], ""), reopen);
+    let reopens = ["reopen_killed", "reopen_killed_less_flush", "reopen_flush", "reopen_clean"];
+    add(named(&reopens, ""), reopen);
     works
 }
 
