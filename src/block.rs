@@ -44,7 +44,7 @@ use std::cell::RefCell;
 
 use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
-use crate::codec::{Codecs, Compression};
+use crate::codec::Codecs;
 use crate::columns::{self, ColumnsError};
 use crate::error::{Error, ErrorKind};
 use crate::frame::{FrameError, FrameView, align8};
@@ -58,9 +58,6 @@ const VERSION: u8 = 1;
 pub(crate) const TARGET: usize = 64 * 1024;
 /// No block may claim more frame bytes than this: the largest record, with room to spare.
 pub(crate) const MAX_RAW: usize = 64 * 1024 * 1024;
-
-/// How many blocks are made without a try at columns after one that they did not make smaller.
-const PATIENCE: u8 = 15;
 
 /// Bits of a block's attributes.
 pub(crate) mod attributes {
@@ -172,7 +169,7 @@ impl BlockHeader {
         self.base_offset + u64::from(self.max_delta)
     }
 
-    /// Writes the header into the first bytes of `out`.
+    /// Writes the header to where `out` begins.
     pub(crate) fn write(&self, out: &mut [u8]) {
         out[..HEADER].fill(0);
         put(out, 0, &MAGIC.to_le_bytes());
@@ -263,215 +260,6 @@ impl BlockHeader {
             && header.position.is_multiple_of(8)
             && header.position.checked_add(header.total_len()).is_some();
         if fields_agree { Ok(header) } else { Err(BlockError::Fields) }
-    }
-}
-
-/// Where a block goes, and what is known of the place.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockPlace {
-    pub(crate) topic_id: u64,
-    pub(crate) partition: u32,
-    pub(crate) epoch: u32,
-    pub(crate) salt: u64,
-    pub(crate) position: u64,
-    pub(crate) durable_mark: u64,
-}
-
-/// Gathers frames until a block is worth writing, and blocks until they are worth a system call. Reused, so that a
-/// steady write-behind allocates nothing.
-///
-/// ```text
-///   out  ┌─────────────┬─────────────┬────────┬───────────────────────┐
-///        │ closed[0]   │ closed[1]   │ header │ frames gathered ...   │
-///        └─────────────┴─────────────┴────────┴───────────────────────┘
-///                                    └ start
-/// ```
-#[derive(Debug, Default)]
-pub(crate) struct BlockBuilder {
-    /// Blocks that are closed, back to back, then room for a header and the frames of the block at hand.
-    out: Vec<u8>,
-    /// Where the block at hand begins.
-    start: usize,
-    closed: Vec<BlockHeader>,
-    summary: Option<Summary>,
-    /// What a codec made of the block at hand.
-    packed: Vec<u8>,
-    /// How many blocks are made without trying columns.
-    patience: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Summary {
-    base_offset: u64,
-    last_offset: u64,
-    base_timestamp: Timestamp,
-    max_timestamp: Timestamp,
-    max_delta: u32,
-    count: u32,
-    producer_id: u64,
-    producer_epoch: u16,
-    base_sequence: u32,
-    attributes: u16,
-    ends_append: bool,
-}
-
-impl BlockBuilder {
-    /// Adds a frame whose tag is mixed with `mixed` (0 for a pure one); offsets must rise.
-    pub(crate) fn push(&mut self, frame: FrameView<'_>, mixed: u32) {
-        if self.summary.is_none() {
-            self.out.resize(self.start + HEADER, 0);
-        }
-        let at = self.out.len();
-        self.out.extend_from_slice(frame.bytes());
-        let tag = frame.tag() ^ mixed;
-        put(&mut self.out, at + 4, &tag.to_le_bytes());
-
-        let (offset, timestamp, producer) = (frame.offset(), frame.timestamp(), frame.producer());
-        let mut bits = 0;
-        if let Some(p) = producer {
-            if p.attributes & crate::frame::attributes::TRANSACTIONAL != 0 {
-                bits |= attributes::TRANSACTIONAL;
-            }
-            if p.attributes & crate::frame::attributes::CONTROL != 0 {
-                bits |= attributes::CONTROL;
-            }
-        }
-        let summary = self.summary.get_or_insert(Summary {
-            base_offset: offset,
-            last_offset: offset,
-            base_timestamp: timestamp,
-            max_timestamp: timestamp,
-            max_delta: 0,
-            count: 0,
-            producer_id: producer.map_or(u64::MAX, |p| p.id),
-            producer_epoch: producer.map_or(0, |p| p.epoch),
-            base_sequence: producer.map_or(0, |p| p.sequence),
-            attributes: 0,
-            ends_append: false,
-        });
-        summary.last_offset = offset;
-        summary.count += 1;
-        summary.attributes |= bits;
-        summary.ends_append = !frame.more();
-        if timestamp > summary.max_timestamp {
-            summary.max_timestamp = timestamp;
-            summary.max_delta = u32::try_from(offset - summary.base_offset).unwrap_or(u32::MAX);
-        }
-        if producer.map_or(u64::MAX, |p| p.id) != summary.producer_id {
-            summary.producer_id = u64::MAX;
-        }
-    }
-
-    /// Bytes of frames in the block at hand.
-    pub(crate) fn len(&self) -> usize {
-        if self.is_empty() { 0 } else { self.out.len() - self.start - HEADER }
-    }
-
-    /// Whether the block at hand has no frame.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.summary.is_none()
-    }
-
-    /// The blocks that were closed and their bytes.
-    pub(crate) fn closed(&self) -> (&[BlockHeader], &[u8]) {
-        (&self.closed, &self.out[..self.start])
-    }
-
-    /// Forgets the closed blocks; the one at hand stays.
-    pub(crate) fn forget_closed(&mut self) {
-        self.closed.clear();
-        self.out.drain(..self.start);
-        self.start = 0;
-    }
-
-    /// Gives memory back, for a partition that has nothing to write at the moment.
-    pub(crate) fn slim(&mut self) {
-        self.out.shrink_to(2 * TARGET);
-    }
-
-    /// The offset of the first record in the block at hand.
-    pub(crate) fn base_offset(&self) -> Option<u64> {
-        self.summary.map(|s| s.base_offset)
-    }
-
-    /// The offset after the last record gathered.
-    pub(crate) fn next_offset(&self) -> Option<u64> {
-        let last = self.summary.map(|s| s.last_offset).or(self.closed.last().map(|h| h.last_offset));
-        last.map(|last| last + 1)
-    }
-
-    /// Closes the block at hand, which belongs to `place`; the next frame begins another.
-    ///
-    /// A codec that fails, panics or gains nothing leaves the block uncompressed.
-    pub(crate) fn close(&mut self, place: BlockPlace, codecs: &Codecs, compression: Compression) {
-        let Some(s) = self.summary.take() else { return };
-        let payload_at = self.start + HEADER;
-        let raw_len = self.out.len() - payload_at;
-        let (codec, columns_len) =
-            if compression == Compression::None { (0, 0) } else { self.pack(codecs, compression) };
-        let stored_len = self.out.len() - payload_at;
-        let payload_crc = crc32fast::hash(&self.out[payload_at..]);
-        self.out.resize(payload_at + align8(stored_len), 0);
-        let continues = if s.ends_append { 0 } else { attributes::CONTINUES };
-        #[allow(clippy::cast_possible_truncation)] // bounded by MAX_RAW
-        let header = BlockHeader {
-            codec,
-            attributes: s.attributes | continues,
-            salt: place.salt,
-            position: place.position,
-            topic_id: place.topic_id,
-            partition: place.partition,
-            epoch: place.epoch,
-            base_offset: s.base_offset,
-            last_offset: s.last_offset,
-            base_timestamp: s.base_timestamp,
-            max_timestamp: s.max_timestamp,
-            max_delta: s.max_delta,
-            durable_mark: place.durable_mark,
-            producer_id: s.producer_id,
-            producer_epoch: s.producer_epoch,
-            base_sequence: s.base_sequence,
-            first_open: u64::MAX,
-            delete_horizon: i64::MIN,
-            count: s.count,
-            stored_len: stored_len as u32,
-            raw_len: raw_len as u32,
-            columns_len: columns_len as u32,
-            payload_crc,
-        };
-        header.write(&mut self.out[self.start..]);
-        self.closed.push(header);
-        self.start = self.out.len();
-    }
-
-    /// Puts something smaller in place of the frames at hand, where there is something. Answers with the codec and how
-    /// long the columns are that it was given; 0 where there is no such.
-    fn pack(&mut self, codecs: &Codecs, compression: Compression) -> (u8, usize) {
-        let payload_at = self.start + HEADER;
-        let columns = self.columns();
-        let payload = columns.as_deref().unwrap_or(&self.out[payload_at..]);
-        self.packed.clear();
-        let smaller = codecs.compress(compression, payload, &mut self.packed);
-        let stored = if smaller { Some(&self.packed) } else { columns.as_ref() };
-        if let Some(stored) = stored {
-            self.out.truncate(payload_at);
-            self.out.extend_from_slice(stored);
-        }
-        (if smaller { compression.id() } else { 0 }, columns.map_or(0, |columns| columns.len()))
-    }
-
-    /// The frames in columns, where those are smaller. Where they were not, the next blocks do not try.
-    fn columns(&mut self) -> Option<Vec<u8>> {
-        if self.patience > 0 {
-            self.patience -= 1;
-            return None;
-        }
-        let frames = &self.out[self.start + HEADER..];
-        let columns = columns::encode(frames).filter(|c| c.len() <= frames.len() / 8 * 7);
-        if columns.is_none() {
-            self.patience = PATIENCE;
-        }
-        columns
     }
 }
 
@@ -628,26 +416,6 @@ impl DecodedBlock {
 impl Drop for DecodedBlock {
     fn drop(&mut self) {
         self.buf.recycle();
-    }
-}
-
-/// For tests: one block.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct EncodedBlock {
-    pub(crate) header: BlockHeader,
-    pub(crate) bytes: Vec<u8>,
-}
-
-#[cfg(test)]
-impl BlockBuilder {
-    /// For tests: closes the block at hand and takes it out; `None` where there is nothing.
-    pub(crate) fn take(&mut self, place: BlockPlace, compression: Compression) -> Option<EncodedBlock> {
-        self.close(place, &Codecs::default(), compression);
-        let (headers, bytes) = self.closed();
-        let block = headers.first().map(|header| EncodedBlock { header: *header, bytes: bytes.to_vec() });
-        self.forget_closed();
-        block
     }
 }
 

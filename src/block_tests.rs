@@ -1,6 +1,9 @@
 //! Tests of blocks: what goes in comes out, what is damaged or lies does not, and whose memory is used again.
 
 use crate::block::*;
+use crate::block_builder::*;
+use crate::clock::Timestamp;
+use crate::codec::Compression;
 use crate::frame;
 use crate::record::Record;
 
@@ -13,7 +16,7 @@ fn block_of(n: u64, compression: Compression) -> EncodedBlock {
         let value = format!("{{\"price\":{i}}}");
         let frame =
             frame::to_vec(&Record::new(&value).key("k"), 10 + i, Timestamp::from_nanos(i as i64 % 5), 0);
-        builder.push(FrameView::parse(&frame).unwrap(), 0);
+        builder.push(&frame);
     }
     builder.take(PLACE, compression).unwrap()
 }
@@ -52,21 +55,10 @@ fn round_trip_compressed_and_not() {
 }
 
 #[test]
-fn mixed_tags_become_pure() {
-    let mut frame = frame::to_vec(&Record::new("v"), 0, Timestamp::default(), 0);
-    let tag = FrameView::parse(&frame).unwrap().tag() ^ 0xABCD;
-    frame[4..8].copy_from_slice(&tag.to_le_bytes());
-    let mut builder = BlockBuilder::default();
-    builder.push(FrameView::parse(&frame).unwrap(), 0xABCD);
-    let block = builder.take(PLACE, Compression::None).unwrap();
-    FrameView::parse(&block.bytes[HEADER..]).unwrap().verify(0).unwrap();
-}
-
-#[test]
 fn an_unfinished_append_continues() {
     let mut builder = BlockBuilder::default();
     let frame = frame::to_vec(&Record::new("v"), 0, Timestamp::default(), frame::flags::MORE);
-    builder.push(FrameView::parse(&frame).unwrap(), 0);
+    builder.push(&frame);
     let block = builder.take(PLACE, Compression::None).unwrap();
     assert!(block.header.continues());
     assert!(builder.take(PLACE, Compression::None).is_none());
@@ -181,8 +173,8 @@ fn blocks_gather_back_to_back_and_are_the_same_as_one_by_one() {
         let (mut builder, mut alone) = (BlockBuilder::default(), BlockBuilder::default());
         let (mut place, mut expected) = (PLACE, Vec::new());
         for offset in [20, 30, 40] {
-            builder.push(FrameView::parse(&frame(offset)).unwrap(), 0);
-            alone.push(FrameView::parse(&frame(offset)).unwrap(), 0);
+            builder.push(&frame(offset));
+            alone.push(&frame(offset));
             assert_eq!((builder.base_offset(), builder.len()), (Some(offset), frame(offset).len()));
             builder.close(place, &Codecs::default(), compression);
             let block = alone.take(place, compression).unwrap();
@@ -193,12 +185,12 @@ fn blocks_gather_back_to_back_and_are_the_same_as_one_by_one() {
         assert_eq!(builder.len(), 0);
         assert_eq!(builder.next_offset(), Some(41));
         // The block at hand is none of them, and stays when they go.
-        builder.push(FrameView::parse(&frame(50)).unwrap(), 0);
+        builder.push(&frame(50));
         let (headers, bytes) = builder.closed();
         assert_eq!((headers.len(), bytes), (3, &expected[..]), "{compression:?}");
         builder.forget_closed();
         assert_eq!((builder.closed().1.len(), builder.next_offset()), (0, Some(51)));
-        alone.push(FrameView::parse(&frame(50)).unwrap(), 0);
+        alone.push(&frame(50));
         let (last, other) = (builder.take(place, compression), alone.take(place, compression));
         assert_eq!(last.unwrap().bytes, other.unwrap().bytes);
     }

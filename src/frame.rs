@@ -31,7 +31,7 @@ const PRODUCER_PART: usize = 16;
 /// Bytes before the first header.
 const HEADERS_PREFIX: usize = 8;
 /// Where the bytes begin that the checksum runs over.
-const SUMMED: usize = 16;
+pub(crate) const SUMMED: usize = 16;
 /// The longest key: its length field has 24 bits.
 pub(crate) const MAX_KEY: usize = (1 << 24) - 1;
 
@@ -160,9 +160,15 @@ pub(crate) fn write(
 /// its beginning: the loads meet the stores of [`fill_in_pairs`], and half of all frames leave nothing over.
 #[inline]
 pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new_with_initial(mix(u64_at(frame, 8), frame.len()));
+    let mut crc = crc32fast::Hasher::new_with_initial(sum_begins(u64_at(frame, 8), frame.len()));
     crc.update(&frame[SUMMED..]);
     crc.finalize()
+}
+
+/// What the checksum of a frame begins with.
+#[inline]
+pub(crate) fn sum_begins(offset: u64, len: usize) -> u32 {
+    mix(offset, len)
 }
 
 /// Bytes 24..32 of the fixed header: `more`, the flags of key and value, and both lengths.
@@ -344,6 +350,15 @@ impl<'a> FrameView<'a> {
     #[inline]
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
         FrameView::split(bytes).0
+    }
+
+    /// The frame that begins at `bytes[0]`, if it can be one there by its length: what its header says can be read then,
+    /// and nothing else of it.
+    #[inline]
+    pub(crate) fn header_of(bytes: &'a [u8]) -> Option<Self> {
+        let len = u32_at(bytes.first_chunk::<FIXED>()?, 0) as usize;
+        let view = FrameView(bytes.get(..len).filter(|frame| frame.len() >= FIXED && len.is_multiple_of(8))?);
+        (view.flags() & flags::PRODUCER == 0 || len >= FIXED + PRODUCER_PART).then_some(view)
     }
 
     /// The frame that begins at `bytes[0]`, and what comes after it; else as [`FrameView::trusted`].

@@ -67,6 +67,7 @@
 //! not here yet; their bytes are reserved. Linux is the tested platform; without a Unix there are logs in memory only.
 
 mod block;
+mod block_builder;
 mod bytes;
 pub mod clock;
 pub mod codec;
@@ -82,6 +83,7 @@ mod segment;
 mod storage;
 mod tail;
 mod topic_partition;
+mod verifier;
 
 pub mod assignor {
     //! Who reads which partition of a group's topics.

@@ -9,7 +9,21 @@ use std::process::Command;
 /// The floors, by what stands in `src/`: imports go down, or stay level, and never up.
 const FLOORS: &[(u32, &[&str])] = &[
     (0, &["error", "metrics", "clock"]),
-    (1, &["bytes", "frame", "block", "codec", "columns", "record", "topic_partition", "storage"]),
+    (
+        1,
+        &[
+            "bytes",
+            "frame",
+            "verifier",
+            "block",
+            "block_builder",
+            "codec",
+            "columns",
+            "record",
+            "topic_partition",
+            "storage",
+        ],
+    ),
     (2, &["segment", "tail"]),
     (3, &["partition"]),
     (4, &["log"]),

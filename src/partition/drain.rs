@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::block::{self, BlockBuilder, BlockPlace};
+use crate::block_builder::{BlockBuilder, BlockPlace};
 use crate::clock::Clock;
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,8 +43,6 @@ pub(crate) struct Sink {
     partition: u32,
     builder: BlockBuilder,
     builder_epoch: u32,
-    /// Whether the last frame taken ended its append.
-    at_boundary: bool,
     /// The frame at this offset begins a segment that does not exist yet.
     roll_at: Option<u64>,
     writer: Option<SegmentWriter>,
@@ -71,7 +69,6 @@ impl Sink {
             partition,
             builder: BlockBuilder::default(),
             builder_epoch: 0,
-            at_boundary: true,
             roll_at: None,
             unflushed: writer.iter().map(|w| Arc::clone(w.segment())).collect(),
             writer,
@@ -90,37 +87,32 @@ impl Sink {
         self.builder.is_empty() && self.builder.closed().0.is_empty()
     }
 
-    /// Takes one frame, whose tag is mixed with `mixed`, closes a block where one is full, and writes where enough
-    /// are closed.
+    /// Takes frames that `frames` begin with, at most a block of them, and says how many bytes they are, if any; closes the
+    /// block at hand where it is full, and writes where enough are closed. `frames` stand at `at` of a chunk with that
+    /// salt, and end with an append.
     ///
-    /// `append_len` is how long the frame's append is from this frame on: an append that does not fit into
-    /// the block at hand begins a new one, so that a run of blocks that continue holds nothing but its append.
-    /// On an error the frame was not taken.
+    /// On an error no frame was taken.
     pub(crate) fn take(
         &mut self,
         ctx: &SinkContext<'_>,
-        frame: FrameView<'_>,
-        mixed: u32,
+        frames: &[u8],
+        (salt, at): (u64, usize),
         epoch: u32,
-        append_len: usize,
-    ) -> Result<()> {
-        let full = self.builder.len() >= block::TARGET;
-        let too_long = self.at_boundary && self.builder.len() + append_len > block::TARGET;
-        let close = frame.first_of_segment() || full || too_long || self.builder_epoch != epoch;
-        if close {
+    ) -> Result<usize> {
+        let first_of_segment = FrameView::header_of(frames).filter(|first| first.first_of_segment());
+        if first_of_segment.is_some() || self.builder.is_full() || self.builder_epoch != epoch {
             self.close(ctx)?;
             // Whatever is closed goes to the segment that ends before this frame.
-            if frame.first_of_segment() || self.builder.closed().1.len() >= GATHER {
+            if first_of_segment.is_some() || self.builder.closed().1.len() >= GATHER {
                 self.write_closed()?;
             }
         }
-        if frame.first_of_segment() {
-            self.roll_at = Some(frame.offset());
+        if let Some(first) = first_of_segment {
+            self.roll_at = Some(first.offset());
         }
         self.builder_epoch = epoch;
-        self.builder.push(frame, mixed);
-        self.at_boundary = !frame.more();
-        Ok(())
+        // What came before a frame that changed is whole.
+        self.builder.gather(frames, |from| mix(salt, at + from)).or_else(|e| self.write_closed().and(Err(e)))
     }
 
     /// Writes all that was taken, in blocks full or not.
@@ -392,27 +384,11 @@ impl Drain {
         quantum: usize,
         taken: &mut usize,
     ) -> Result<()> {
-        let bytes = published(chunk, FRAMES_AT, committed);
-        let (mut verified, mut append_len) = (*at, 0);
         while *at < committed && *taken < quantum {
-            if *at >= verified {
-                // Of an append that was begun, what is left of it makes no difference.
-                let most = if self.sink.at_boundary { block::TARGET } else { 0 };
-                append_len = match verify_append(&bytes[*at - FRAMES_AT..], chunk.salt(), *at, most) {
-                    Ok(len) => len,
-                    Err(e) => {
-                        // What came before it is whole.
-                        self.sink.write_closed()?;
-                        return Err(e);
-                    }
-                };
-                verified = *at + append_len;
-            }
-            let frame = FrameView::trusted(&bytes[*at - FRAMES_AT..]);
-            let mixed = mix(chunk.salt(), *at);
-            self.sink.take(ctx, frame, mixed, chunk.epoch(), append_len)?;
-            *at += frame.len();
-            *taken += frame.len();
+            let frames = published(chunk, *at, committed);
+            let len = self.sink.take(ctx, frames, (chunk.salt(), *at), chunk.epoch())?;
+            *at += len;
+            *taken += len;
         }
         Ok(())
     }
@@ -422,28 +398,3 @@ impl Drain {
 fn published(chunk: &Chunk, from: usize, committed: usize) -> &[u8] {
     chunk.bytes(from, committed).unwrap_or_default()
 }
-
-/// Verifies the append whose first frame begins `frames`, which stand at `at` of a chunk with that salt, and says how
-/// long it is; where it is longer than `most`, no further than that is certain.
-///
-/// To look for the end of an append alone would be to wait for one frame's length after the other, out of another
-/// processor's cache; verifying as it goes, the processor fetches what comes while it sums up what is there.
-fn verify_append(frames: &[u8], salt: u64, at: usize, most: usize) -> Result<usize> {
-    let mut len = 0;
-    while len < frames.len() {
-        let frame = FrameView::trusted(&frames[len..]);
-        frame.verify(mix(salt, at + len)).map_err(|e| {
-            let message = "a record changed in memory before it was written";
-            Error::new(ErrorKind::CorruptRecord, message).at_offset(frame.offset()).caused_by(e)
-        })?;
-        len += frame.len();
-        if !frame.more() || len > most {
-            break;
-        }
-    }
-    Ok(len)
-}
-
-#[cfg(test)]
-#[path = "drain_tests.rs"]
-mod tests;

@@ -35,7 +35,6 @@ use std::thread;
 use crate::clock::{Clock, Timestamp};
 use crate::codec::Codecs;
 use crate::error::Result;
-use crate::frame::{FrameView, mix};
 use crate::partition::core::Opened;
 use crate::partition::drain::{Sink, SinkContext};
 use crate::partition::settings::Settings;
@@ -562,22 +561,20 @@ fn replay(
                 // Without a further thread it only takes longer.
                 helper().spawn_scoped(scope, || following.prove()).ok()
             });
-            let frames: Vec<(usize, FrameView<'_>)> = proved.frames().collect();
-            for (i, (at, frame)) in frames.iter().enumerate() {
-                if frame.offset() != next || next >= to {
-                    continue;
+            let (mut first, mut end) = (None, 0);
+            for (at, frame) in proved.frames() {
+                if frame.offset() == next && next < to {
+                    first.get_or_insert(at);
+                    end = at + frame.len();
+                    largest = largest.max(frame.timestamp());
+                    next += 1;
+                } else if first.is_some() {
+                    break;
                 }
-                let append_len = frames[i..]
-                    .iter()
-                    .scan(true, |goes_on, (_, f)| {
-                        let here = *goes_on;
-                        *goes_on = f.more();
-                        here.then(|| f.len())
-                    })
-                    .sum();
-                sink.take(ctx, *frame, mix(chunk.salt, *at), chunk.epoch, append_len)?;
-                largest = largest.max(frame.timestamp());
-                next += 1;
+            }
+            let mut at = first.unwrap_or(end);
+            while at < end {
+                at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
             }
             ahead = helper.and_then(|helper| helper.join().ok());
             Ok(())

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{BlockBuilder, BlockPlace, EncodedBlock};
+use crate::block_builder::{BlockBuilder, BlockPlace, EncodedBlock};
 use crate::clock::Timestamp;
 use crate::codec::{Codecs, Compression};
 use crate::error::Result;
-use crate::frame::{self, FrameView, flags};
+use crate::frame::{self, flags};
 use crate::record::Record;
 use crate::segment::format::{HEADER, SegmentMeta};
 use crate::segment::reader::Segment;
@@ -93,7 +93,7 @@ pub(crate) fn block_at(
     for offset in offsets {
         let extra = if more { flags::MORE } else { 0 };
         let bytes = frame::to_vec(&Record::new(&value), *offset, ts(*offset), extra);
-        builder.push(FrameView::parse(&bytes).unwrap(), 0);
+        builder.push(&bytes);
     }
     let place = BlockPlace {
         topic_id: 7,

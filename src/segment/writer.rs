@@ -162,7 +162,7 @@ impl SegmentWriter {
 
     /// For tests: appends one block.
     #[cfg(test)]
-    pub(crate) fn append_one(&mut self, block: &crate::block::EncodedBlock) -> Result<()> {
+    pub(crate) fn append_one(&mut self, block: &crate::block_builder::EncodedBlock) -> Result<()> {
         self.append(std::slice::from_ref(&block.header), &block.bytes)
     }
 

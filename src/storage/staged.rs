@@ -129,6 +129,11 @@ fn goes_on(bytes: &[u8]) -> bool {
 pub(crate) struct Proved(Vec<u8>);
 
 impl Proved {
+    /// The slot's bytes that far, its header too.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// As [`StagedChunk::frames`], which these were.
     pub(crate) fn frames(&self) -> impl Iterator<Item = (usize, FrameView<'_>)> {
         let mut at = HEADER;
