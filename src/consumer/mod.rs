@@ -7,7 +7,7 @@
 //  ├ group          the coordinator: target, owned, one step at a time
 //  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
-//  └ committed      __consumer_offsets and its table (offsets: their bytes)
+//  └ committed      __consumer_offsets and its tables (offsets, stored_seats: their bytes)
 // builder, options   what can be set
 // parallel       a consumer's records on many threads, in order per key
 // share          share groups, a house of its own
@@ -30,6 +30,7 @@ pub(crate) mod seat;
 pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod sticky;
+pub(crate) mod stored_seats;
 
 use std::sync::Arc;
 
