@@ -147,12 +147,18 @@ impl Committed {
 
     /// Writes down what differs between the seats that the group's static members have `now` and those that the log
     /// knows of, all or nothing and without waiting for room.
-    pub(crate) fn keep_seats(&self, log: &LogCore, group: &str, now: impl FnOnce() -> GroupSeats) -> Result<()> {
+    pub(crate) fn keep_seats(
+        &self,
+        log: &LogCore,
+        group: &str,
+        now: impl FnOnce() -> GroupSeats,
+    ) -> Result<()> {
         self.with(log, |tables, partition| {
             let (now, none) = (now(), GroupSeats::new());
             let known = tables.seats.group(group).unwrap_or(&none);
             let taken = now.iter().filter(|(name, seat)| known.get(*name) != Some(seat));
-            let taken = taken.map(|(name, seat)| (stored_seats::encode_key(group, name), Some(seat.encode())));
+            let taken =
+                taken.map(|(name, seat)| (stored_seats::encode_key(group, name), Some(seat.encode())));
             let freed = known.keys().filter(|name| !now.contains_key(*name));
             let freed = freed.map(|name| (stored_seats::encode_key(group, name), None));
             let changes: Vec<Change> = taken.chain(freed).collect();

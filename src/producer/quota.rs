@@ -105,10 +105,12 @@ impl Quota {
         bucket.level = bucket.full();
         let line = Arc::new(Line(Mutex::new(State { bucket, waiting: VecDeque::new() })));
         let told = Arc::downgrade(&line);
-        clock.on_set(Box::new(move || told.upgrade().is_some_and(|line| {
-            line.ring_first();
-            true
-        })));
+        clock.on_set(Box::new(move || {
+            told.upgrade().is_some_and(|line| {
+                line.ring_first();
+                true
+            })
+        }));
         Ok(Quota { clock, line })
     }
 

@@ -609,6 +609,10 @@ fn g_13_a_restart_finds_no_seat_in_a_topic_that_is_gone() {
     poll(&mut i2);
     let mut i1 = named(&group, "i1").assignor(tapelog::assignor::Range).subscribe(["t"]).unwrap();
     settle(&group, &mut [&mut i1, &mut i2]);
-    assert_eq!((numbers(&i1), numbers(&i2)), (vec![0], vec![]), "another topic, another plan, as those who came say");
+    assert_eq!(
+        (numbers(&i1), numbers(&i2)),
+        (vec![0], vec![]),
+        "another topic, another plan, as those who came say"
+    );
     end(log);
 }
