@@ -17,6 +17,7 @@
 //!
 //! User code (assignors, listeners) runs with no lock held.
 
+#[path = "group_seats.rs"]
 mod seats;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -4,7 +4,7 @@
 //
 // poll           Consumer: follow the group, read in turn, wait (handle wakes it)
 //  ├ reading        positions, fairness, what to commit (listener is told)
-//  ├ group          the coordinator: target, owned, one step at a time
+//  ├ group          the coordinator: target, owned, one step at a time (group_seats: over a restart)
 //  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
 //  └ committed      __consumer_offsets and its tables (offsets, stored_seats: their bytes)

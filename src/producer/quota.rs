@@ -169,6 +169,8 @@ fn throttled(short: Option<Duration>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::clock::ManualClock;
 
@@ -250,15 +252,14 @@ mod tests {
     #[test]
     fn who_gives_up_makes_way() {
         let (quota, clock) = quota(100);
+        let (open, told) = (AtomicBool::new(true), Mutex::new(None));
+        let (quota, open, told) = (&quota, &open, &told);
         std::thread::scope(|scope| {
-            let open = std::sync::atomic::AtomicBool::new(true);
-            let told = Mutex::new(None);
-            let (quota, open, told) = (&quota, &open, &told);
             let first = scope.spawn(move || {
                 quota.acquire(100, EVER, |signal| {
                     *told.lock() = Some(Arc::clone(signal));
                     let closed = || Error::new(ErrorKind::Closed, "the log was closed");
-                    if open.load(std::sync::atomic::Ordering::SeqCst) { Ok(()) } else { Err(closed()) }
+                    if open.load(Ordering::SeqCst) { Ok(()) } else { Err(closed()) }
                 })
             });
             waiting(quota, 1);
@@ -269,7 +270,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::ThrottlingQuotaExceeded);
             waiting(quota, 2);
             clock.advance(Duration::from_millis(10));
-            open.store(false, std::sync::atomic::Ordering::SeqCst);
+            open.store(false, Ordering::SeqCst);
             let signal = loop {
                 if let Some(signal) = told.lock().clone() {
                     break signal;
