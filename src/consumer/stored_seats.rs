@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! key    0  version          u8    1
-//!        1  kind             u8    2 seat of a static member
+//!        1  kind             u8    3 seat of a static member
 //!        2  group length     u16
 //!        4  group            UTF-8
 //!           instance id      UTF-8, to the end
@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 const VERSION: u8 = 1;
 /// The kind of key that names a static member's seat.
-const KIND_SEAT: u8 = 2;
+const KIND_SEAT: u8 = 3;
 /// The flag of a seat whose consumer was closed.
 const CLOSED: u8 = 1;
 
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn bytes_stand_where_they_are_drawn() {
         let key = encode_key("risk", "i1");
-        assert_eq!(key, b"\x01\x02\x04\0riski1");
+        assert_eq!(key, b"\x01\x03\x04\0riski1");
         assert!(is_seat(&key) && !is_seat(b"\x01\x01") && !is_seat(b"\x01"));
         let value = seat(Some(-2)).encode();
         assert_eq!(value[..2], [1, 1]);
@@ -263,10 +263,10 @@ mod tests {
         assert_eq!(kind(&key, &patched(0, 2)), ErrorKind::UnsupportedVersion);
         assert_eq!(kind(&key, &patched(1, 2)), ErrorKind::UnsupportedVersion);
         assert_eq!(kind(&key, &patched(24, 0xFF)), ErrorKind::CorruptRecord, "a topic that is no text");
-        assert_eq!(kind(&key, &patched(39, 0xFF)), ErrorKind::CorruptRecord, "partitions out of order");
+        assert_eq!(kind(&key, &patched(51, 0)), ErrorKind::CorruptRecord, "partitions out of order");
         assert_eq!(kind(&key, &[&value[..], &[0]].concat()), ErrorKind::CorruptRecord);
-        assert_eq!(kind(b"\x02\x02\x01\0gi", &value), ErrorKind::UnsupportedVersion);
-        assert_eq!(kind(b"\x01\x02\x01\0\ni", &value), ErrorKind::CorruptRecord);
+        assert_eq!(kind(b"\x02\x03\x01\0gi", &value), ErrorKind::UnsupportedVersion);
+        assert_eq!(kind(b"\x01\x03\x01\0\ni", &value), ErrorKind::CorruptRecord);
         assert!(table.group("risk").is_none());
     }
 }
