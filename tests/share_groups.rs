@@ -426,7 +426,7 @@ mod survives {
 }
 
 #[test]
-fn settings_of_a_group_survive_a_restart_until_it_is_deleted() {
+fn settings_of_a_group_survive_a_restart_and_its_deletion() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path()).unwrap();
     log.create_topic("dead", TopicConfig::new()).unwrap();
@@ -444,7 +444,11 @@ fn settings_of_a_group_survive_a_restart_until_it_is_deleted() {
     assert_eq!(all(&consumer.poll(LONG).unwrap()), [(0, 1), (1, 1)]);
     consumer.close().unwrap();
     group.delete().unwrap();
-    assert_eq!(group.describe().unwrap().config, ShareConfig::new());
+    log.close(LONG).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let group = log.share_group("workers").unwrap();
+    assert_eq!(group.describe().unwrap().config, config);
+    group.alter(ShareConfig::new()).unwrap();
     log.close(LONG).unwrap();
     let log = Log::open(dir.path()).unwrap();
     assert_eq!(log.share_group("workers").unwrap().describe().unwrap().config, ShareConfig::new());

@@ -109,7 +109,7 @@ impl ShareGroup {
         })
     }
 
-    /// Deletes the group, with all that it has done and its settings. Its name can be used again.
+    /// Deletes the group, with all that it has done. Its name can be used again, and goes with the same settings.
     ///
     /// # Errors
     /// `GroupNotEmpty` while it has members; `GroupIdNotFound` where it has worked on nothing.

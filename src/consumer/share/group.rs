@@ -188,7 +188,7 @@ impl Group {
         self.state.lock().as_ref().map(|state| state.members.clone()).unwrap_or_default()
     }
 
-    /// Makes the group as if it had never been.
+    /// Makes the group as if it had never been, but for its settings.
     pub(crate) fn delete(&self, log: &LogCore, shares: &Shares) -> Result<()> {
         let mut state = self.state(log, shares)?;
         if !state.members.is_empty() {
@@ -205,9 +205,6 @@ impl Group {
             state.parts.remove(&(topic_id, partition));
             state.saved.remove(&(topic_id, partition));
         }
-        let mut config = self.config.lock();
-        write_record(log, &config_key(&self.name), None, log.engine.clock.now())?;
-        *config = Arc::default();
         Ok(())
     }
 }
