@@ -424,3 +424,32 @@ mod survives {
         assert_eq!((found.start_offset, found.lag), (10, 0));
     }
 }
+
+#[test]
+fn settings_of_a_group_survive_a_restart_and_its_deletion() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    log.create_topic("dead", TopicConfig::new()).unwrap();
+    let config = earliest().max_delivery_count(3).dead_letter_topic("dead");
+    let group = fill(&log, 1, 2, config.clone());
+    assert!(group.alter(earliest().max_delivery_count(0)).is_err());
+    log.close(LONG).unwrap();
+
+    let log = Log::open(dir.path()).unwrap();
+    let group = log.share_group("workers").unwrap();
+    assert_eq!(group.describe().unwrap().config, config);
+    assert_eq!(log.share_group("others").unwrap().describe().unwrap().config, ShareConfig::new());
+    // They count: the group begins at the start, which is not the default.
+    let mut consumer = group.subscribe(["t"]).unwrap();
+    assert_eq!(all(&consumer.poll(LONG).unwrap()), [(0, 1), (1, 1)]);
+    consumer.close().unwrap();
+    group.delete().unwrap();
+    log.close(LONG).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let group = log.share_group("workers").unwrap();
+    assert_eq!(group.describe().unwrap().config, config);
+    group.alter(ShareConfig::new()).unwrap();
+    log.close(LONG).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(log.share_group("workers").unwrap().describe().unwrap().config, ShareConfig::new());
+}

@@ -114,6 +114,7 @@ impl ConsumerGroup {
     /// `Closed`; what reading the committed offsets gives.
     pub fn describe(&self) -> Result<GroupDescription> {
         let has_offsets = !self.groups.committed.of_group(&self.log, self.name())?.is_empty();
+        self.groups.revive(&self.log, &self.group)?;
         let found = self.group.snapshot(&self.log);
         let state = match found.stage {
             GroupState::Empty if !found.known && !has_offsets => GroupState::Dead,
@@ -150,6 +151,7 @@ impl ConsumerGroup {
     /// `Closed`; what reading the committed offsets gives.
     pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
         let committed = self.groups.committed.of_group(&self.log, self.name())?;
+        self.groups.revive(&self.log, &self.group)?;
         let subscribed = self.group.snapshot(&self.log).topics.into_values();
         let subscribed = subscribed.flat_map(|(id, count)| (0..count).map(move |number| (id, number)));
         let mut lag = BTreeMap::new();
@@ -169,7 +171,11 @@ impl ConsumerGroup {
     /// `GroupNotEmpty` while it has members; `GroupIdNotFound` where nobody joined it and nothing is committed
     /// for it.
     pub fn delete(&self) -> Result<()> {
-        self.groups.committed.forget(&self.log, self.name(), |has_offsets| self.group.forget(has_offsets))
+        self.groups.revive(&self.log, &self.group)?;
+        self.group.look(self.log.engine.clock.roughly_now());
+        self.groups.committed.forget(&self.log, self.name(), |has_offsets| self.group.forget(has_offsets))?;
+        self.groups.keep_seats(&self.log, &self.group);
+        Ok(())
     }
 }
 

@@ -96,6 +96,9 @@ impl ConsumerBuilder {
     /// To close or drop it is not to leave the group: who joins with the same name within `session_timeout` goes on
     /// in its place, with the same partitions and without a rebalance. If the consumer before is still in use, all
     /// its calls fail with `FencedInstanceId` from then on. [`Consumer::unsubscribe`] leaves at once.
+    ///
+    /// That holds over a restart of the process: where that died with its consumers in use, the `session_timeout` begins
+    /// when the next one first looks at the group.
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.options.instance_id = Some(id.into());
         self

@@ -1,4 +1,5 @@
-//! The committed offsets of a log: records of `__consumer_offsets` and the table that they make, kept in step.
+//! The committed offsets of a log, and the seats of its static members: records of `__consumer_offsets` and the tables
+//! that they make, kept in step.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::consumer::offsets::{CommittedOffset, GroupOffsets, OffsetKey, OffsetTable};
+use crate::consumer::stored_seats::{self, GroupSeats, SeatTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::CONSUMER_OFFSETS;
 use crate::log::core::LogCore;
@@ -35,22 +37,35 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct Committed {
     /// Read from the log on first use.
-    table: Mutex<Option<OffsetTable>>,
+    tables: Mutex<Option<Tables>>,
+}
+
+/// What the records of `__consumer_offsets` leave.
+#[derive(Default)]
+struct Tables {
+    offsets: OffsetTable,
+    seats: SeatTable,
+}
+
+impl Tables {
+    fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if stored_seats::is_seat(key) { self.seats.apply(key, value) } else { self.offsets.apply(key, value) }
+    }
 }
 
 impl Committed {
     fn with<T>(
         &self,
         log: &LogCore,
-        then: impl FnOnce(&mut OffsetTable, &PartitionCore) -> Result<T>,
+        then: impl FnOnce(&mut Tables, &PartitionCore) -> Result<T>,
     ) -> Result<T> {
         let partition = log.topic(CONSUMER_OFFSETS)?.with_partition(0, Arc::clone)?;
-        let mut table = self.table.lock();
-        let table = match &mut *table {
-            Some(table) => table,
+        let mut tables = self.tables.lock();
+        let tables = match &mut *tables {
+            Some(tables) => tables,
             none => none.insert(load(&partition)?),
         };
-        then(table, &partition)
+        then(tables, &partition)
     }
 
     /// What the group committed in a partition.
@@ -61,12 +76,12 @@ impl Committed {
         topic_id: u64,
         partition: u32,
     ) -> Result<Option<CommittedOffset>> {
-        self.with(log, |table, _| Ok(table.get(group, topic_id, partition).cloned()))
+        self.with(log, |tables, _| Ok(tables.offsets.get(group, topic_id, partition).cloned()))
     }
 
     /// All that the group committed.
     pub(crate) fn of_group(&self, log: &LogCore, group: &str) -> Result<GroupOffsets> {
-        self.with(log, |table, _| Ok(table.group(group).cloned().unwrap_or_default()))
+        self.with(log, |tables, _| Ok(tables.offsets.group(group).cloned().unwrap_or_default()))
     }
 
     /// Commits all entries or none, if `allowed` says so.
@@ -96,9 +111,9 @@ impl Committed {
             (key.encode(), Some(committed.encode()))
         });
         let changes: Vec<_> = changes.collect();
-        self.with(log, |table, partition| {
+        self.with(log, |tables, partition| {
             allowed()?;
-            apply(table, partition, log, timestamp, &changes)
+            apply(tables, partition, Wait::For(log.engine.max_block), timestamp, &changes)
         })
     }
 
@@ -109,15 +124,48 @@ impl Committed {
         group: &str,
         allowed: impl FnOnce(bool) -> Result<()>,
     ) -> Result<()> {
-        self.with(log, |table, partition| {
-            let places: Vec<_> = table.group(group).into_iter().flat_map(|all| all.keys().copied()).collect();
+        self.with(log, |tables, partition| {
+            let offsets = tables.offsets.group(group);
+            let places: Vec<_> = offsets.into_iter().flat_map(|all| all.keys().copied()).collect();
             allowed(!places.is_empty())?;
             let changes = places.into_iter().map(|(topic_id, partition)| {
                 let key = OffsetKey { group, topic_id, partition };
                 (key.encode(), None)
             });
             let changes: Vec<_> = changes.collect();
-            apply(table, partition, log, log.engine.clock.now(), &changes)
+            apply(tables, partition, Wait::For(log.engine.max_block), log.engine.clock.now(), &changes)
+        })
+    }
+
+    /// Has `then` look at the seats that the group's static members had.
+    pub(crate) fn seats(&self, log: &LogCore, group: &str, then: impl FnOnce(&GroupSeats)) -> Result<()> {
+        self.with(log, |tables, _| {
+            then(tables.seats.group(group).unwrap_or(&GroupSeats::new()));
+            Ok(())
+        })
+    }
+
+    /// Writes down what differs between the seats that the group's static members have `now` and those that the log
+    /// knows of, all or nothing and without waiting for room.
+    pub(crate) fn keep_seats(
+        &self,
+        log: &LogCore,
+        group: &str,
+        now: impl FnOnce() -> GroupSeats,
+    ) -> Result<()> {
+        self.with(log, |tables, partition| {
+            let (now, none) = (now(), GroupSeats::new());
+            let known = tables.seats.group(group).unwrap_or(&none);
+            let taken = now.iter().filter(|(name, seat)| known.get(*name) != Some(seat));
+            let taken =
+                taken.map(|(name, seat)| (stored_seats::encode_key(group, name), Some(seat.encode())));
+            let freed = known.keys().filter(|name| !now.contains_key(*name));
+            let freed = freed.map(|name| (stored_seats::encode_key(group, name), None));
+            let changes: Vec<Change> = taken.chain(freed).collect();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            apply(tables, partition, Wait::No, log.engine.clock.now(), &changes)
         })
     }
 }
@@ -126,9 +174,9 @@ type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// Appends the changes, all or none, and applies them.
 fn apply(
-    table: &mut OffsetTable,
+    tables: &mut Tables,
     partition: &PartitionCore,
-    log: &LogCore,
+    wait: Wait,
     timestamp: Timestamp,
     changes: &[Change],
 ) -> Result<()> {
@@ -140,14 +188,14 @@ fn apply(
         record.timestamp(timestamp)
     });
     let records: Vec<Record<'_>> = records.collect();
-    partition.append(&records, Wait::For(log.engine.max_block), None)?;
-    changes.iter().try_for_each(|(key, value)| table.apply(key, value.as_deref()))
+    partition.append(&records, wait, None)?;
+    changes.iter().try_for_each(|(key, value)| tables.apply(key, value.as_deref()))
 }
 
-fn load(partition: &PartitionCore) -> Result<OffsetTable> {
-    let mut table = OffsetTable::default();
-    replay(partition, |key, value| table.apply(key, value))?;
-    Ok(table)
+fn load(partition: &PartitionCore) -> Result<Tables> {
+    let mut tables = Tables::default();
+    replay(partition, |key, value| tables.apply(key, value))?;
+    Ok(tables)
 }
 
 /// Reads a whole internal partition: has `apply` called with key and value of each record.

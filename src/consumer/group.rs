@@ -17,10 +17,13 @@
 //!
 //! User code (assignors, listeners) runs with no lock held.
 
+#[path = "group_seats.rs"]
+mod seats;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -85,6 +88,7 @@ impl Groups {
         entries: &[Entry],
     ) -> Result<()> {
         let now = log.engine.clock.roughly_now();
+        self.revive(log, group)?;
         group.look(now);
         self.committed.commit(log, &group.name, entries, || group.check_commit(seat, entries, now))
     }
@@ -113,6 +117,10 @@ pub(crate) struct Group {
     change: AtomicU64,
     /// By when somebody has to look for members that are silent; never late, maybe early. Written under the lock.
     due: AtomicI64,
+    /// Whether the seats of an earlier process were looked for.
+    revived: AtomicBool,
+    /// Whether there ever was a static member.
+    has_static: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -141,6 +149,8 @@ struct Member {
     assignors: Assignors,
     /// A static member whose consumer is closed: its seat is kept for the next one.
     away: bool,
+    /// Its consumer was in an earlier process: nobody knows which assignors it would follow.
+    revived: bool,
     target: BTreeSet<Place>,
 }
 
@@ -178,6 +188,8 @@ impl Group {
             name: name.into(),
             change: AtomicU64::new(0),
             due: AtomicI64::new(i64::MAX),
+            revived: AtomicBool::new(false),
+            has_static: AtomicBool::new(false),
             state: Mutex::new(State {
                 known: false,
                 members: BTreeMap::new(),
@@ -240,7 +252,7 @@ impl Group {
         if let Some(member) = state.members.get_mut(&id) {
             member.seat.end(Fate::Replaced);
             member.seat = Arc::clone(&seat);
-            member.away = false;
+            (member.away, member.revived) = (false, false);
             let renamed = member.assignors.names() != assignors.names();
             std::mem::swap(&mut member.assignors, &mut assignors); // the old ones are not dropped under the lock
             if member.subscriptions != subscriptions || renamed {
@@ -249,9 +261,13 @@ impl Group {
             }
         } else {
             let target = BTreeSet::new();
-            let member = Member { seat: Arc::clone(&seat), subscriptions, assignors, away: false, target };
+            let (away, revived) = (false, false);
+            let member = Member { seat: Arc::clone(&seat), subscriptions, assignors, away, revived, target };
             state.members.insert(id, member);
             self.replan(&mut state);
+        }
+        if seat.instance_id.is_some() {
+            self.has_static.store(true, Ordering::Release);
         }
         self.schedule(&state, now);
         drop(state);
@@ -536,7 +552,8 @@ impl State {
 
     /// The assignor that the group follows.
     fn assignor(&self) -> Named {
-        let lists: Vec<_> = self.members.values().map(|m| self.names(&m.assignors)).collect();
+        let known = self.members.values().filter(|member| !member.revived);
+        let lists: Vec<_> = known.map(|m| self.names(&m.assignors)).collect();
         let offered = self.members.values().flat_map(|member| &member.assignors.0);
         let mut offered = offered.chain([&self.assignor]);
         let found = select(&lists).and_then(|name| offered.find(|named| *named.name == *name));
@@ -550,7 +567,8 @@ impl State {
 
     /// Refuses a member that no plan could be made for together with the others, `but` excepted.
     fn check_assignors(&self, assignors: &Assignors, but: Option<&Seat>) -> Result<()> {
-        let others = self.members.values().filter(|member| but.is_none_or(|but| but.id != member.seat.id));
+        let known = self.members.values().filter(|member| !member.revived);
+        let others = known.filter(|member| but.is_none_or(|but| but.id != member.seat.id));
         let mut lists: Vec<_> = others.map(|member| self.names(&member.assignors)).collect();
         if lists.is_empty() {
             return Ok(());

@@ -4,10 +4,10 @@
 //
 // poll           Consumer: follow the group, read in turn, wait (handle wakes it)
 //  ├ reading        positions, fairness, what to commit (listener is told)
-//  ├ group          the coordinator: target, owned, one step at a time
+//  ├ group          the coordinator: target, owned, one step at a time (group_seats: over a restart)
 //  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
-//  └ committed      __consumer_offsets and its table (offsets: their bytes)
+//  └ committed      __consumer_offsets and its tables (offsets, stored_seats: their bytes)
 // builder, options   what can be set
 // parallel       a consumer's records on many threads, in order per key
 // share          share groups, a house of its own
@@ -30,6 +30,7 @@ pub(crate) mod seat;
 pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod sticky;
+pub(crate) mod stored_seats;
 
 use std::sync::Arc;
 

@@ -114,6 +114,7 @@ impl Consumer {
 
     fn join(&mut self, group: &Arc<Group>, topics: BTreeSet<String>) -> Result<()> {
         let reading = &mut self.reading;
+        reading.groups.revive(&reading.log, group)?;
         let now = reading.log.engine.clock.roughly_now();
         let (id, signal) = (reading.groups.next_member(), self.handle.signal());
         reading.seat = Some(group.join(id, &reading.options, topics, signal, now)?);
@@ -171,6 +172,7 @@ impl Consumer {
         let told = self.let_go();
         if let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) {
             group.leave(&seat);
+            self.reading.groups.keep_seats(&self.reading.log, group);
         }
         self.manual = false;
         told
@@ -343,6 +345,7 @@ impl Consumer {
         }
         let (seat, group) = (Arc::clone(seat), Arc::clone(group));
         group.refresh(&self.reading.log)?;
+        self.reading.groups.keep_seats(&self.reading.log, &group);
         let mut result = Ok(());
         loop {
             match group.step(&seat)? {
@@ -405,6 +408,7 @@ impl Consumer {
             return;
         }
         group.step_away(&seat, self.reading.log.engine.clock.roughly_now());
+        self.reading.groups.keep_seats(&self.reading.log, group);
         keep(&self.reading.log, group);
     }
 

@@ -67,6 +67,11 @@ impl Seat {
         }
     }
 
+    /// When the consumer was heard last.
+    pub(crate) fn heard(&self) -> Timestamp {
+        Timestamp::from_nanos(self.heard.load(Ordering::Acquire))
+    }
+
     /// For how long nothing was heard.
     pub(crate) fn silent_for(&self, now: Timestamp) -> Duration {
         // A consumer that is inside of a poll was heard later than now.

@@ -152,6 +152,26 @@ impl TopicConfig {
         }
     }
 
+    /// These settings without those called `names`, which follow the defaults again.
+    pub(crate) fn without(&self, names: &[&str]) -> Result<TopicConfig> {
+        let mut config = self.clone();
+        for name in names {
+            match *name {
+                "compression" => config.compression = None,
+                "segment_bytes" => config.segment_bytes = None,
+                "max_record_bytes" => config.max_record_bytes = None,
+                "sync_policy" => config.sync_policy = None,
+                "timestamp_type" => config.timestamp_type = None,
+                "block_linger" => config.block_linger = None,
+                _ => {
+                    let message = format!("a topic has no setting {name:?} that follows a default");
+                    return Err(Error::new(ErrorKind::InvalidConfig, message));
+                }
+            }
+        }
+        Ok(config)
+    }
+
     /// How many partitions were asked for, where that was said.
     pub(crate) fn partitions_set(&self) -> Option<u32> {
         self.partitions

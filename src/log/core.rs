@@ -362,17 +362,27 @@ impl LogCore {
         Ok(config)
     }
 
-    /// Changes the settings of a topic while it runs.
-    pub(crate) fn alter_topic(&self, topic: &TopicCore, change: &TopicConfig) -> Result<()> {
+    /// Gives a topic the settings that `change` makes of its own while it runs.
+    pub(crate) fn alter_topic(
+        &self,
+        topic: &TopicCore,
+        change: impl FnOnce(&Self) -> Result<TopicConfig>,
+    ) -> Result<()> {
         self.check_open()?;
         let mut catalog = self.catalog.lock();
-        let merged = self.check_change(topic, change)?;
-        self.record_topic(&mut catalog, topic, |record| record.config = merged.clone())?;
+        let config = change(self)?;
+        self.record_topic(&mut catalog, topic, |record| record.config = config.clone())?;
         for partition in topic.partitions().iter() {
-            partition.alter(merged.resolved().settings);
+            partition.alter(config.resolved().settings);
         }
-        *topic.config.write() = merged;
+        *topic.config.write() = config;
         Ok(())
+    }
+
+    /// The settings of a topic without those called `names`.
+    pub(crate) fn check_unset(&self, topic: &TopicCore, names: &[&str]) -> Result<TopicConfig> {
+        self.check_same(topic)?;
+        topic.config().without(names).map_err(|e| e.with_topic(&*topic.name))
     }
 
     /// Grows a topic to `count` partitions.

@@ -408,7 +408,8 @@ impl World {
             Step::Alter(compression) => {
                 let log = self.log.as_ref().unwrap();
                 let topic = must!(log.topic("t"));
-                must!(log.alter_topic(&topic, &TopicConfig::new().compression(compression)));
+                let change = TopicConfig::new().compression(compression);
+                must!(log.alter_topic(&topic, |log| log.check_change(&topic, &change)));
                 Ok(())
             }
             Step::Reopen(end) => self.reopen(end),

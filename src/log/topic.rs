@@ -149,7 +149,30 @@ impl Topic {
     /// # Errors
     /// `InvalidConfig`, with nothing changed; `InvalidPartitions` where it sets another number of partitions.
     pub fn alter(&self, change: TopicConfig) -> Result<()> {
-        self.log.alter_topic(&self.core, &change)
+        self.log.alter_topic(&self.core, |log| log.check_change(&self.core, &change))
+    }
+
+    /// Has the settings called `names` follow the defaults again, as if they had never been set; the others stay. All of
+    /// them change, or none; where one was not set, that is so already. (Kafka: `incrementalAlterConfigs` with `DELETE`.)
+    ///
+    /// ```
+    /// use tapelog::topic::SettingSource;
+    /// use tapelog::{Log, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let ticks = log.create_topic("ticks", TopicConfig::new().segment_bytes(4096))?;
+    /// ticks.unset(["segment_bytes"])?;
+    /// let described = ticks.describe();
+    /// assert_eq!(described.segment_bytes, 1 << 30);
+    /// assert!(described.settings.iter().all(|setting| setting.source == SettingSource::Default));
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a name that is none of [`TopicDescription::settings`], with nothing changed.
+    pub fn unset<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let names: Vec<&str> = names.into_iter().collect();
+        self.log.alter_topic(&self.core, |log| log.check_unset(&self.core, &names))
     }
 
     /// Whether [`Topic::alter`] would do it, which changes nothing.

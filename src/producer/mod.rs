@@ -347,7 +347,12 @@ impl Producer {
             Some(quota) => {
                 let bytes = frame_bytes(record);
                 let here = |e: Error| e.with_partition(Arc::clone(&topic.name), number);
-                quota.acquire(bytes, wait, || self.log.core.check_open()).map_err(here)?;
+                let core = &self.log.core;
+                let go_on = |signal: &_| {
+                    core.wait_for_change(core.version(), signal);
+                    core.check_open()
+                };
+                quota.acquire(bytes, wait, go_on).map_err(here)?;
                 append().inspect_err(|_| quota.give_back(bytes))
             }
         }

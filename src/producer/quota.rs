@@ -1,5 +1,9 @@
 //! Bytes per second as back-pressure: a bucket that time fills and sends empty.
+//!
+//! Who finds too little in it stands in line. The first of the line sleeps until there will be enough, the others until
+//! they are the first; a clock that was set tells the first one to look again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +12,51 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::core::Wait;
+use crate::partition::watermarks::Signal;
 
-/// A clock that is set by hand moves without telling: who waits for it looks as often as this.
-const LOOK: Duration = Duration::from_millis(10);
 const NANOS: i128 = 1_000_000_000;
 
 /// How much may be sent in a second.
 pub(super) struct Quota {
     clock: Arc<dyn Clock>,
-    bucket: Mutex<Bucket>,
+    line: Arc<Line>,
+}
+
+/// The bucket, and who waits for it.
+struct Line(Mutex<State>);
+
+struct State {
+    bucket: Bucket,
+    /// In the order in which they came.
+    waiting: VecDeque<Arc<Signal>>,
+}
+
+impl Line {
+    /// Has the first one look again.
+    fn ring_first(&self) {
+        if let Some(first) = self.0.lock().waiting.front() {
+            first.ring();
+        }
+    }
+}
+
+/// A place in the line; given up when dropped, however the wait ended.
+struct Place<'a> {
+    line: &'a Line,
+    signal: Arc<Signal>,
+}
+
+impl Place<'_> {
+    fn is_first(&self, state: &State) -> bool {
+        state.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &self.signal))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.line.0.lock().waiting.retain(|signal| !Arc::ptr_eq(signal, &self.signal));
+        self.line.ring_first();
+    }
 }
 
 struct Bucket {
@@ -63,41 +103,76 @@ impl Quota {
         }
         let mut bucket = Bucket { rate, level: 0, at: clock.now() };
         bucket.level = bucket.full();
-        Ok(Quota { clock, bucket: Mutex::new(bucket) })
+        let line = Arc::new(Line(Mutex::new(State { bucket, waiting: VecDeque::new() })));
+        let told = Arc::downgrade(&line);
+        clock.on_set(Box::new(move || {
+            told.upgrade().is_some_and(|line| {
+                line.ring_first();
+                true
+            })
+        }));
+        Ok(Quota { clock, line })
     }
 
-    /// Takes `bytes` of the quota, waiting for them as long as `wait` and `go_on` say.
-    pub(super) fn acquire(&self, bytes: u64, wait: Wait, go_on: impl Fn() -> Result<()>) -> Result<()> {
-        let mut deadline = None;
+    /// Takes `bytes` of the quota, first come, first served, waiting for them as `wait` says. `go_on` refuses where there
+    /// is nothing more to wait for; once that changes it has the signal rung.
+    pub(super) fn acquire(
+        &self,
+        bytes: u64,
+        wait: Wait,
+        go_on: impl Fn(&Arc<Signal>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(short) = self.take(bytes, None) else { return Ok(()) };
+        let deadline = match wait {
+            Wait::No => return Err(throttled(short)),
+            Wait::For(time) => Deadline::after(time),
+        };
+        let place = Place { line: &self.line, signal: Arc::default() };
+        self.line.0.lock().waiting.push_back(Arc::clone(&place.signal));
         loop {
-            // The clock is the user's: it is asked before the lock.
-            let now = self.clock.now();
-            let Some(short) = self.bucket.lock().take(bytes, now) else { return Ok(()) };
-            go_on()?;
-            let deadline = *deadline.get_or_insert_with(|| match wait {
-                Wait::No => Deadline::after(Duration::ZERO),
-                Wait::For(time) => Deadline::after(time),
-            });
-            let left = deadline.remaining().unwrap_or(Duration::MAX);
-            if left.is_zero() {
-                let message =
-                    format!("the producer's quota of bytes per second lets it through in {short:?}");
-                return Err(Error::new(ErrorKind::ThrottlingQuotaExceeded, message));
+            let Some(short) = self.take(bytes, Some(&place)) else { return Ok(()) };
+            go_on(&place.signal)?;
+            if deadline.passed() {
+                return Err(throttled(short));
             }
-            std::thread::sleep(short.min(left).min(LOOK));
+            // Who is not the first is rung once he is.
+            place.signal.wait(short.map_or(deadline, |short| deadline.min(Deadline::after(short))));
         }
+    }
+
+    /// Takes `bytes` if nobody came earlier and there are enough. Else the time until then, where it can be told.
+    fn take(&self, bytes: u64, place: Option<&Place<'_>>) -> Option<Option<Duration>> {
+        // The clock is the user's: it is asked before the lock.
+        let now = self.clock.now();
+        let mut state = self.line.0.lock();
+        let first = place.map_or(state.waiting.is_empty(), |place| place.is_first(&state));
+        if first { state.bucket.take(bytes, now).map(Some) } else { Some(None) }
     }
 
     /// Puts back what was taken for a send that failed.
     pub(super) fn give_back(&self, bytes: u64) {
-        let mut bucket = self.bucket.lock();
-        bucket.level = (bucket.level + i128::from(bytes) * NANOS).min(bucket.full());
+        {
+            let bucket = &mut self.line.0.lock().bucket;
+            bucket.level = (bucket.level + i128::from(bytes) * NANOS).min(bucket.full());
+        }
+        self.line.ring_first();
     }
+}
+
+fn throttled(short: Option<Duration>) -> Error {
+    let message = match short {
+        Some(short) => format!("the producer's quota of bytes per second lets it through in {short:?}"),
+        None => "others wait for the producer's quota of bytes per second already".to_owned(),
+    };
+    Error::new(ErrorKind::ThrottlingQuotaExceeded, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::clock::ManualClock;
 
     fn at(nanos: i64) -> Timestamp {
         Timestamp::from_nanos(nanos)
@@ -126,5 +201,85 @@ mod tests {
         let mut slowest = Bucket { rate: 1, level: -(i128::from(u64::MAX) * NANOS), at: Timestamp::MIN };
         assert_eq!(slowest.take(u64::MAX, Timestamp::MIN), Some(Duration::from_nanos(u64::MAX)));
         assert!(slowest.take(u64::MAX, Timestamp::MAX).is_some());
+    }
+
+    fn quota(rate: u64) -> (Quota, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let quota = Quota::new(Arc::clone(&clock) as _, rate).unwrap();
+        assert!(quota.acquire(rate, Wait::No, |_| Ok(())).is_ok());
+        (quota, clock)
+    }
+
+    const EVER: Wait = Wait::For(Duration::MAX);
+
+    /// Until so many stand in line.
+    fn waiting(quota: &Quota, count: usize) {
+        while quota.line.0.lock().waiting.len() != count {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let (quota, clock) = quota(100);
+        std::thread::scope(|scope| {
+            let mut line = VecDeque::new();
+            // The one in front wants much, the others could have theirs long before him.
+            for (nth, bytes) in [90, 10, 5].into_iter().enumerate() {
+                let quota = &quota;
+                line.push_back(scope.spawn(move || quota.acquire(bytes, EVER, |_| Ok(())).unwrap()));
+                waiting(quota, nth + 1);
+            }
+            clock.advance(Duration::from_millis(899));
+            waiting(&quota, 3);
+            let error = quota.acquire(1, Wait::No, |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ThrottlingQuotaExceeded, "nobody is overtaken");
+            clock.advance(Duration::from_millis(1));
+            line.pop_front().unwrap().join().unwrap();
+            waiting(&quota, 2);
+            clock.advance(Duration::from_millis(99));
+            waiting(&quota, 2);
+            clock.advance(Duration::from_millis(1));
+            line.pop_front().unwrap().join().unwrap();
+            waiting(&quota, 1);
+            // What a failed send puts back is for the next one.
+            quota.give_back(5);
+            line.pop_front().unwrap().join().unwrap();
+        });
+        waiting(&quota, 0);
+    }
+
+    #[test]
+    fn who_gives_up_makes_way() {
+        let (quota, clock) = quota(100);
+        let (open, told) = (AtomicBool::new(true), Mutex::new(None));
+        let (quota, open, told) = (&quota, &open, &told);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || {
+                quota.acquire(100, EVER, |signal| {
+                    *told.lock() = Some(Arc::clone(signal));
+                    let closed = || Error::new(ErrorKind::Closed, "the log was closed");
+                    if open.load(Ordering::SeqCst) { Ok(()) } else { Err(closed()) }
+                })
+            });
+            waiting(quota, 1);
+            let second = scope.spawn(move || quota.acquire(1, EVER, |_| Ok(())));
+            waiting(quota, 2);
+            // Whose time is over is gone too, and the others stay.
+            let error = quota.acquire(1, Wait::For(Duration::from_millis(1)), |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ThrottlingQuotaExceeded);
+            waiting(quota, 2);
+            clock.advance(Duration::from_millis(10));
+            open.store(false, Ordering::SeqCst);
+            let signal = loop {
+                if let Some(signal) = told.lock().clone() {
+                    break signal;
+                }
+                std::thread::yield_now();
+            };
+            signal.ring();
+            assert_eq!(first.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+            second.join().unwrap().unwrap();
+        });
     }
 }

@@ -115,6 +115,40 @@ fn a_05_settings_change_while_the_topic_runs_all_or_none() {
 }
 
 #[test]
+fn a_05_a_setting_that_is_unset_follows_the_default_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let config = TopicConfig::new().partitions(2).segment_bytes(200).max_record_bytes(40);
+    let topic = log.create_topic("t", config).unwrap();
+    let set = |topic: &tapelog::Topic| {
+        let settings = topic.describe().settings.into_iter();
+        let own = settings.filter(|s| s.source == SettingSource::Topic);
+        own.map(|s| format!("{}={}", s.name, s.value)).collect::<Vec<_>>()
+    };
+    // One of them is none: all stay.
+    for wrong in ["retention", "partitions", ""] {
+        let error = topic.unset(["segment_bytes", wrong]).unwrap_err();
+        assert_eq!((error.kind(), error.topic()), (ErrorKind::InvalidConfig, Some("t")));
+    }
+    assert_eq!(set(&topic), ["segment_bytes=200", "max_record_bytes=40"]);
+
+    let partition = topic.partition(0).unwrap();
+    let long = || Record::new("a value of more than eight bytes");
+    assert_eq!(partition.append(long()).unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    topic.unset(["max_record_bytes", "compression"]).unwrap();
+    assert_eq!(set(&topic), ["segment_bytes=200"]);
+    partition.append(long()).unwrap();
+    // Every setting can be, and what was unset stays so.
+    let names: Vec<_> = topic.describe().settings.iter().map(|s| s.name).collect();
+    topic.unset(names).unwrap();
+    log.close(Duration::from_secs(30)).unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let topic = log.topic("t").unwrap();
+    assert_eq!((set(&topic), topic.describe().segment_bytes, topic.partitions()), (vec![], 1 << 30, 2));
+    assert_eq!(topic.unset(["block_linger"]).map_err(|e| e.kind()), Ok(()));
+}
+
+#[test]
 fn a_07_offsets_of_a_group_are_reset_in_every_way() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(3_600_000)));
     let log = Log::builder().clock(Arc::clone(&clock)).in_memory().unwrap();

@@ -56,10 +56,10 @@ pub struct SharePartitionDescription {
 }
 
 impl ShareGroup {
-    pub(crate) fn new(log: Arc<LogCore>, name: &str) -> Self {
+    pub(crate) fn new(log: Arc<LogCore>, name: &str) -> Result<Self> {
         let groups = Groups::of(&log);
-        let group = groups.shares.group(name);
-        ShareGroup { log, groups, group }
+        let group = groups.shares.group(&log, name)?;
+        Ok(ShareGroup { log, groups, group })
     }
 
     /// The name.
@@ -81,10 +81,12 @@ impl ShareGroup {
         self.consumer().subscribe(topics)
     }
 
-    /// Gives the group these settings, for all handles and members, at once. Locks that run keep their end.
+    /// Gives the group these settings, for all handles and members, at once and for the starts to come. Locks that run keep
+    /// their end.
     ///
     /// # Errors
-    /// `InvalidConfig`; `UnknownTopicOrPartition` for a dead-letter topic that is not there. Nothing has changed then.
+    /// `InvalidConfig`; `UnknownTopicOrPartition` for a dead-letter topic that is not there; what keeps the log from
+    /// recording them. Nothing has changed then.
     pub fn alter(&self, config: ShareConfig) -> Result<()> {
         self.group.alter(&self.log, config)
     }
@@ -107,7 +109,7 @@ impl ShareGroup {
         })
     }
 
-    /// Deletes the group, with all that it has done. Its name can be used again.
+    /// Deletes the group, with all that it has done. Its name can be used again, and goes with the same settings.
     ///
     /// # Errors
     /// `GroupNotEmpty` while it has members; `GroupIdNotFound` where it has worked on nothing.

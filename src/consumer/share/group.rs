@@ -9,9 +9,9 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use crate::consumer::committed::replay;
 use crate::consumer::options::OffsetReset;
 use crate::consumer::share::options::ShareConfig;
-use crate::consumer::share::part::{Part, write};
+use crate::consumer::share::part::{Part, write, write_record};
 use crate::consumer::share::state::{Machine, MemberId};
-use crate::consumer::share::stored::{Saved, StateKey, StateTable};
+use crate::consumer::share::stored::{Saved, StateKey, StateTable, config_key, encode_config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::{SHARE_GROUP_STATE, is_internal};
 use crate::log::core::LogCore;
@@ -47,29 +47,30 @@ struct State {
 }
 
 impl Shares {
-    pub(crate) fn group(&self, name: &str) -> Arc<Group> {
+    pub(crate) fn group(&self, log: &LogCore, name: &str) -> Result<Arc<Group>> {
         let mut groups = self.groups.lock();
         if let Some(group) = groups.get(name) {
-            return Arc::clone(group);
+            return Ok(Arc::clone(group));
         }
-        let group = Group { name: name.into(), config: Mutex::default(), state: Mutex::default() };
-        let group = Arc::new(group);
+        let config = self.stored(log, |table| table.take_config(name))?.unwrap_or_default();
+        let config = Mutex::new(Arc::new(config));
+        let group = Arc::new(Group { name: name.into(), config, state: Mutex::default() });
         groups.insert(name.to_owned(), Arc::clone(&group));
-        group
+        Ok(group)
     }
 
     pub(crate) fn next_member(&self) -> MemberId {
         self.members.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What the log says of the group; asked once.
-    fn saved(&self, log: &LogCore, group: &str) -> Result<BTreeMap<Place, Saved>> {
+    /// Has `take` take out what the log says of a group.
+    fn stored<T>(&self, log: &LogCore, take: impl FnOnce(&mut StateTable) -> T) -> Result<T> {
         let mut stored = self.stored.lock();
         let table = match &mut *stored {
             Some(table) => table,
             none => none.insert(load(log)?),
         };
-        Ok(table.take(group))
+        Ok(take(table))
     }
 }
 
@@ -95,7 +96,12 @@ impl Group {
                 return Err(Error::new(ErrorKind::InvalidConfig, message).with_topic(topic.as_str()));
             }
         }
-        *self.config.lock() = Arc::new(config.clone());
+        {
+            let mut own = self.config.lock();
+            let now = log.engine.clock.now();
+            write_record(log, &config_key(&self.name), Some(&encode_config(&config)), now)?;
+            *own = Arc::new(config.clone());
+        }
         let parts: Vec<_> = match &*self.state.lock() {
             Some(state) => state.parts.values().cloned().collect(),
             None => Vec::new(),
@@ -107,7 +113,10 @@ impl Group {
     fn state(&self, log: &LogCore, shares: &Shares) -> Result<MappedMutexGuard<'_, State>> {
         let mut state = self.state.lock();
         if state.is_none() {
-            *state = Some(State { saved: shares.saved(log, &self.name)?, ..State::default() });
+            *state = Some(State {
+                saved: shares.stored(log, |table| table.take(&self.name))?,
+                ..State::default()
+            });
         }
         Ok(MutexGuard::map(state, |state| state.get_or_insert_default()))
     }
@@ -179,7 +188,7 @@ impl Group {
         self.state.lock().as_ref().map(|state| state.members.clone()).unwrap_or_default()
     }
 
-    /// Makes the group as if it had never been.
+    /// Makes the group as if it had never been, but for its settings.
     pub(crate) fn delete(&self, log: &LogCore, shares: &Shares) -> Result<()> {
         let mut state = self.state(log, shares)?;
         if !state.members.is_empty() {

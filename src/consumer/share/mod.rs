@@ -33,10 +33,11 @@ impl Log {
     /// The share group called `name`, whether it has had members or not: records of one partition in many hands.
     ///
     /// # Errors
-    /// `InvalidGroupId` for a name that is empty, longer than 249 bytes, or has control characters; `Closed`.
+    /// `InvalidGroupId` for a name that is empty, longer than 249 bytes, or has control characters; `Closed`; what reading the group's
+    /// settings gives.
     pub fn share_group(&self, name: &str) -> Result<ShareGroup> {
         self.core.check_open()?;
         check_group_name(name)?;
-        Ok(ShareGroup::new(Arc::clone(&self.core), name))
+        ShareGroup::new(Arc::clone(&self.core), name)
     }
 }

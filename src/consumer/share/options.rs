@@ -11,8 +11,8 @@ const MAX_WINDOW: u32 = 10_000;
 
 /// The settings of a share group: what is not set is Kafka's default.
 ///
-/// They belong to the program, not to the log: each start sets them again with
-/// [`ShareGroup::alter`](crate::share::ShareGroup::alter).
+/// [`ShareGroup::alter`](crate::share::ShareGroup::alter) gives them to a group, all of them, and the log keeps them. (Kafka:
+/// the configuration of a group.)
 ///
 /// ```
 /// use std::time::Duration;

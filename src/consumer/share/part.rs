@@ -328,10 +328,14 @@ impl Part {
 
 /// Writes the state of a partition, or forgets it.
 pub(crate) fn write(log: &LogCore, key: StateKey<'_>, value: Option<&[u8]>, at: Timestamp) -> Result<()> {
-    let key = key.encode();
+    write_record(log, &key.encode(), value, at)
+}
+
+/// The same under any key.
+pub(crate) fn write_record(log: &LogCore, key: &[u8], value: Option<&[u8]>, at: Timestamp) -> Result<()> {
     let record = match value {
-        Some(value) => Record::new(value).key(&key),
-        None => Record::tombstone(&key),
+        Some(value) => Record::new(value).key(key),
+        None => Record::tombstone(key),
     };
     let partition = log.topic(SHARE_GROUP_STATE)?.with_partition(0, Arc::clone)?;
     partition.append(&[record.timestamp(at)], Wait::For(log.engine.max_block), None)?;

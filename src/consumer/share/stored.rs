@@ -22,16 +22,40 @@
 //! States: 0 available, 1 archiving since it was rejected, 2 archiving since it was delivered too often. What no
 //! stretch tells of is finished. A record that somebody holds stands there as available, with this delivery
 //! counted: locks do not outlive the process, counts do. No value (a tombstone): the group has never been here.
+//!
+//! The settings of a group, all of them, stand under a key of their own:
+//!
+//! ```text
+//! key    0  version        u8    1
+//!        1  kind           u8    2 settings of a share group
+//!        2  group          UTF-8, to the end
+//!
+//! value  0  version        u8    1
+//!        1  flags          u8    1 there is a dead-letter topic
+//!        2  reset          u8    0 earliest, 1 latest, 2 by age
+//!        3  age            u64   nanoseconds; 0 unless by age
+//!       11  lock           u64   nanoseconds
+//!       19  deliveries     u16
+//!       21  window         u32
+//!       25  dead letters   UTF-8, to the end
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use crate::consumer::offsets::check_group_name;
+use crate::consumer::options::OffsetReset;
+use crate::consumer::share::options::ShareConfig;
 use crate::consumer::share::state::{Machine, Reason, State, Stretch};
 use crate::error::{Error, ErrorKind, Result};
 
 const VERSION: u8 = 1;
 /// The kind of key that names the state of a share partition.
 const KIND_STATE: u8 = 1;
+/// The kind of key that names the settings of a group.
+const KIND_CONFIG: u8 = 2;
+/// The flag of settings with a dead-letter topic.
+const HAS_LETTERS: u8 = 1;
 
 /// Why bytes are not the state of a share partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,14 +76,20 @@ enum StateError {
     Group,
     #[error("state of a share group has offsets out of order")]
     Order,
+    #[error("settings of a share group are none")]
+    Config,
+    #[error("settings of a share group begin in way {0}, which is unknown to this build")]
+    Reset(u8),
 }
 
 impl From<StateError> for Error {
     fn from(e: StateError) -> Error {
         let kind = match e {
-            StateError::Version(_) | StateError::Kind(_) | StateError::Flags(_) | StateError::State(_) => {
-                ErrorKind::UnsupportedVersion
-            }
+            StateError::Version(_)
+            | StateError::Kind(_)
+            | StateError::Flags(_)
+            | StateError::State(_)
+            | StateError::Reset(_) => ErrorKind::UnsupportedVersion,
             _ => ErrorKind::CorruptRecord,
         };
         Error::new(kind, e.to_string())
@@ -208,21 +238,89 @@ impl Saved {
     }
 }
 
+/// The key of a group's settings.
+pub(crate) fn config_key(group: &str) -> Vec<u8> {
+    [&[VERSION, KIND_CONFIG], group.as_bytes()].concat()
+}
+
+/// The group whose settings the key names; `None` where it names something else.
+fn parse_config_key(key: &[u8]) -> Option<Result<&str, StateError>> {
+    let group = key.strip_prefix(&[VERSION, KIND_CONFIG])?;
+    let group = std::str::from_utf8(group).ok().filter(|group| check_group_name(group).is_ok());
+    Some(group.ok_or(StateError::Group))
+}
+
+/// The value of a group's settings.
+pub(crate) fn encode_config(config: &ShareConfig) -> Vec<u8> {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).to_le_bytes();
+    let (reset, age) = match config.reset {
+        OffsetReset::Earliest => (0, Duration::ZERO),
+        OffsetReset::Latest | OffsetReset::None => (1, Duration::ZERO),
+        OffsetReset::By(age) => (2, age),
+    };
+    let mut out = vec![VERSION, if config.letters.is_some() { HAS_LETTERS } else { 0 }, reset];
+    out.extend_from_slice(&nanos(age));
+    out.extend_from_slice(&nanos(config.lock));
+    out.extend_from_slice(&config.deliveries.to_le_bytes());
+    out.extend_from_slice(&config.window.to_le_bytes());
+    out.extend_from_slice(config.letters.as_deref().unwrap_or_default().as_bytes());
+    out
+}
+
+fn parse_config(value: &[u8]) -> Result<ShareConfig, StateError> {
+    let mut rest = value;
+    let [version, flags, reset] = take(&mut rest)?;
+    if version != VERSION {
+        return Err(StateError::Version(version));
+    }
+    if flags & !HAS_LETTERS != 0 {
+        return Err(StateError::Flags(flags));
+    }
+    let age = Duration::from_nanos(u64::from_le_bytes(take(&mut rest)?));
+    let reset = match reset {
+        0 => OffsetReset::Earliest,
+        1 => OffsetReset::Latest,
+        2 => OffsetReset::By(age),
+        other => return Err(StateError::Reset(other)),
+    };
+    let lock = Duration::from_nanos(u64::from_le_bytes(take(&mut rest)?));
+    let deliveries = u16::from_le_bytes(take(&mut rest)?);
+    let window = u32::from_le_bytes(take(&mut rest)?);
+    let letters = std::str::from_utf8(rest).map_err(|_| StateError::Config)?;
+    let letters = (flags & HAS_LETTERS != 0).then(|| letters.to_owned());
+    if letters.is_none() && !rest.is_empty() {
+        return Err(StateError::Trailing);
+    }
+    let config = ShareConfig { reset, lock, deliveries, window, letters };
+    config.check().map(|()| config).map_err(|_| StateError::Config)
+}
+
 /// All that was saved: what the records of `__share_group_state`, applied in order, leave.
 #[derive(Debug, Default)]
-pub(crate) struct StateTable(HashMap<String, BTreeMap<(u64, u32), Saved>>);
+pub(crate) struct StateTable {
+    states: HashMap<String, BTreeMap<(u64, u32), Saved>>,
+    configs: HashMap<String, ShareConfig>,
+}
 
 impl StateTable {
     /// Applies one record; no value forgets. Changes nothing where it fails.
     pub(crate) fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if let Some(group) = parse_config_key(key) {
+            let group = group?;
+            match value.map(parse_config).transpose()? {
+                Some(config) => self.configs.insert(group.to_owned(), config),
+                None => self.configs.remove(group),
+            };
+            return Ok(());
+        }
         let key = StateKey::parse(key)?;
         let place = (key.topic_id, key.partition);
         match value.map(Saved::parse).transpose()? {
             Some(saved) => {
-                self.0.entry(key.group.to_owned()).or_default().insert(place, saved);
+                self.states.entry(key.group.to_owned()).or_default().insert(place, saved);
             }
             None => {
-                if let Some(places) = self.0.get_mut(key.group) {
+                if let Some(places) = self.states.get_mut(key.group) {
                     places.remove(&place);
                 }
             }
@@ -232,7 +330,12 @@ impl StateTable {
 
     /// Takes out what was saved for a group, by topic id and partition.
     pub(crate) fn take(&mut self, group: &str) -> BTreeMap<(u64, u32), Saved> {
-        self.0.remove(group).unwrap_or_default()
+        self.states.remove(group).unwrap_or_default()
+    }
+
+    /// Takes out the settings that were saved for a group.
+    pub(crate) fn take_config(&mut self, group: &str) -> Option<ShareConfig> {
+        self.configs.remove(group)
     }
 }
 

@@ -112,3 +112,53 @@ fn the_table_is_what_its_records_leave() {
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [((KEY.topic_id, 3), later)]);
     assert!(table.take("work").is_empty() && table.take("other").is_empty());
 }
+
+fn config() -> ShareConfig {
+    ShareConfig::new()
+        .offset_reset(OffsetReset::By(Duration::from_nanos(7)))
+        .acquisition_lock(Duration::from_secs(5))
+        .max_delivery_count(3)
+        .max_in_flight(100)
+        .dead_letter_topic("dead")
+}
+
+#[test]
+fn settings_stand_where_they_are_drawn() {
+    assert_eq!(config_key("work"), b"\x01\x02work");
+    let value = encode_config(&config());
+    assert_eq!(value[..3], [1, 1, 2]);
+    assert_eq!(value[3..11], 7u64.to_le_bytes());
+    assert_eq!(value[11..19], 5_000_000_000u64.to_le_bytes());
+    assert_eq!(&value[19..], b"\x03\0\x64\0\0\0dead");
+    for reset in [OffsetReset::Earliest, OffsetReset::Latest] {
+        let config = ShareConfig { reset, letters: None, ..config() };
+        assert_eq!(parse_config(&encode_config(&config)).unwrap(), config);
+    }
+    let mut table = StateTable::default();
+    table.apply(&config_key("work"), Some(&value)).unwrap();
+    table.apply(&KEY.encode(), Some(&saved().encode())).unwrap();
+    assert_eq!((table.take_config("work"), table.take("work").len()), (Some(config()), 1));
+    table.apply(&config_key("work"), Some(&value)).unwrap();
+    table.apply(&config_key("work"), None).unwrap();
+    assert_eq!(table.take_config("work"), None);
+}
+
+#[test]
+fn what_are_no_settings_is_refused() {
+    let value = encode_config(&config());
+    let of = |value: &[u8]| {
+        StateTable::default().apply(&config_key("work"), Some(value)).map_err(|e| e.kind()).unwrap_err()
+    };
+    let (newer, corrupt) = (ErrorKind::UnsupportedVersion, ErrorKind::CorruptRecord);
+    (0..25).for_each(|cut| assert_eq!(of(&value[..cut]), corrupt, "{cut}"));
+    let patched = |at: usize, to: u8| {
+        let mut value = value.clone();
+        value[at] = to;
+        value
+    };
+    assert_eq!((of(&patched(0, 2)), of(&patched(1, 3)), of(&patched(2, 3))), (newer, newer, newer));
+    assert_eq!(of(&patched(1, 0)), corrupt, "letters that nothing tells of");
+    assert_eq!((of(&patched(19, 0)), of(&patched(25, 0xFF))), (corrupt, corrupt));
+    let error = StateTable::default().apply(b"\x01\x02\n", Some(&value)).unwrap_err();
+    assert_eq!(error.kind(), corrupt);
+}
