@@ -121,6 +121,26 @@ impl Play<'_> {
         }
     }
 
+    /// A commit of any place: only who owns it may make one, and who is about to is told to wait.
+    fn trespass(&self, who: usize, random: &mut Random) {
+        let Some(seat) = &self.models[who].seat else { return };
+        let state = self.group.state.lock();
+        let targets = state.members.values().flat_map(|member| &member.target);
+        let all: BTreeSet<Place> = state.owned.keys().chain(targets).cloned().collect();
+        let Some(place) = all.iter().nth(random.below(PARTITIONS as u64) as usize) else { return };
+        let owns = state.owned.get(place) == Some(&seat.id);
+        let will = state.members.get(&seat.id).is_some_and(|member| member.target.contains(place));
+        drop(state);
+        let entry = Entry { topic_id: place.topic_id, tp: place.tp.clone(), offset: 0, metadata: None };
+        let allowed = self.group.check_commit(Some(seat), &[entry], self.now);
+        let expected = match (seat.fate() == Fate::Seated, owns, will) {
+            (true, true, _) => None,
+            (true, false, true) => Some(ErrorKind::RebalanceInProgress),
+            _ => Some(ErrorKind::CommitFailed),
+        };
+        assert_eq!(allowed.err().map(|e| e.kind()), expected, "{place:?}");
+    }
+
     /// The consumer goes: in order, or (a dynamic member) without a word.
     fn go(&mut self, who: usize, crash: bool) {
         let model = &mut self.models[who];
@@ -240,7 +260,8 @@ fn play(log: &LogCore, seed: u64) {
             3 => play.haunt(&mut random),
             4..=6 => play.now = play.now.saturating_add(Duration::from_millis(random.below(700))),
             7..=10 => play.models[who].parts.values_mut().for_each(|position| *position += 1),
-            11..=14 => play.commit(who),
+            11..=13 => play.commit(who),
+            14 => play.trespass(who, &mut random),
             _ => play.poll(who),
         }
         play.check();
