@@ -342,7 +342,7 @@ impl Consumer {
             return Ok(());
         }
         let (seat, group) = (Arc::clone(seat), Arc::clone(group));
-        group.refresh(&self.reading.log)?;
+        let change = group.refresh(&self.reading.log)?;
         let mut result = Ok(());
         loop {
             match group.step(&seat)? {
@@ -351,7 +351,7 @@ impl Consumer {
                     group.release(&seat, &places);
                     result = result.and(given_up);
                 }
-                Step::Take { places, change } => {
+                Step::Take(places) => {
                     (self.version, self.change) = (version, Some(change));
                     return result.and(self.take(&places));
                 }
