@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tapelog::assignor::{Assignor, GroupFacts, RoundRobin};
+use tapelog::assignor::{Assignor, GroupFacts, Range, RoundRobin};
 use tapelog::clock::ManualClock;
 use tapelog::consumer::{GroupState, Rebalance};
 use tapelog::{
@@ -303,6 +303,50 @@ fn a_listener_is_told_of_what_changes_and_may_seek_and_commit() {
     poll(&mut a);
     drop(a);
     assert_eq!(story.take(), ["assigned t-0"], "a drop runs no user code");
+}
+
+/// A static member's place changed while its consumer was away: the next one was told that it gave up a partition that
+/// it had never been given.
+#[test]
+fn who_comes_back_is_told_only_of_what_it_was_given() {
+    let log = Log::in_memory().unwrap();
+    let t = topic(&log, 2);
+    (0..2).for_each(|p| produce(&t, p, 4));
+    let group = log.consumer_group("g").unwrap();
+    let member = || group.consumer().instance_id("ay");
+    let mut a = member().subscribe(["t"]).unwrap();
+    poll(&mut a);
+    a.close().unwrap();
+    let mut b = group.subscribe(["t"]).unwrap();
+    assert!(poll(&mut b).is_empty(), "what the absent member has is kept for it");
+    let story = Story::default();
+    let mut a = member().listener(story.clone()).subscribe(["t"]).unwrap();
+    poll(&mut a);
+    assert_eq!((story.take(), numbers(&a)), (vec!["assigned t-0".to_owned()], vec![0]));
+    poll(&mut b);
+    assert_eq!(numbers(&b), [1]);
+}
+
+/// A consumer that was silent and could not join again, since the others had agreed on an assignor that it does not
+/// name, said so once, and from then on returned nothing, for ever.
+#[test]
+fn who_cannot_join_again_says_so_until_it_can() {
+    let clock = Arc::new(ManualClock::default());
+    let log = Log::builder().clock(clock.clone()).in_memory().unwrap();
+    produce(&topic(&log, 1), 0, 1);
+    let group = log.consumer_group("g").unwrap();
+    let a = group.consumer().assignor(Range).max_poll_interval(Duration::from_secs(1));
+    let mut a = a.subscribe(["t"]).unwrap();
+    assert_eq!(poll(&mut a), [(0, 0)]);
+    clock.advance(Duration::from_secs(1));
+    let b = group.consumer().assignor(RoundRobin).subscribe(["t"]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(kind(a.poll(NOW)), ErrorKind::InconsistentGroupProtocol);
+        assert_eq!(kind(a.commit_offsets([(tp(0), 1)])), ErrorKind::CommitFailed);
+    }
+    drop(b);
+    assert_eq!(poll(&mut a), [(0, 0)]);
+    a.commit().unwrap();
 }
 
 /// Fails, or panics, whenever it is told anything.

@@ -106,8 +106,8 @@ pub(crate) struct Place {
 pub(crate) enum Step {
     /// Give these up, then ask again.
     GiveUp(Vec<Place>),
-    /// All these are the member's now, old and new; it has come as far as it can until `change` differs.
-    Take { places: Vec<Place>, change: u64 },
+    /// All these are the member's now, old and new: it has come as far as the plan lets it.
+    Take(Vec<Place>),
 }
 
 /// One group.
@@ -359,11 +359,13 @@ impl Group {
         self.due.store(due.unwrap_or(Timestamp::MAX).as_nanos(), Ordering::Release);
     }
 
-    /// Brings the target up to date with members and topics.
+    /// Brings the target up to date with members and topics; returns the `change` that it stands for. Who then takes
+    /// all its steps has nothing to do until that differs. (Not: until it differs from what it is after the
+    /// steps. Somebody may have let go of something in between, for which a plan is due.)
     ///
     /// # Errors
     /// `UserCode` where the assignor panicked or its plan cannot be followed: the target then stays as it was.
-    pub(crate) fn refresh(&self, log: &LogCore) -> Result<()> {
+    pub(crate) fn refresh(&self, log: &LogCore) -> Result<u64> {
         loop {
             let (assignor, facts, generation, ids) = {
                 let mut state = self.state.lock();
@@ -378,7 +380,7 @@ impl Group {
                     state.version = Some(version);
                 }
                 if state.planned == state.generation {
-                    return Ok(());
+                    return Ok(self.change());
                 }
                 (state.assignor(), state.facts(), state.generation, state.topics.clone())
             };
@@ -394,7 +396,7 @@ impl Group {
             }
             state.planned = generation;
             self.changed(&state, None);
-            return Ok(());
+            return Ok(self.change());
         }
     }
 
@@ -414,17 +416,18 @@ impl Group {
         }
         let free: Vec<_> = member.target.iter().filter(|p| !state.owned.contains_key(p)).cloned().collect();
         state.owned.extend(free.iter().map(|place| (place.clone(), Arc::clone(id))));
-        Ok(Step::Take { places: [kept, free].concat(), change: self.change() })
+        Ok(Step::Take([kept, free].concat()))
     }
 
-    /// Frees what a member gave up. What the plan gave to nobody, since it was still owned, takes a new plan.
+    /// Frees what a member gave up. What the plan gave to nobody, since it was still owned, takes a new plan; and a plan
+    /// that is being made may be about to do so.
     pub(crate) fn release(&self, seat: &Arc<Seat>, places: &[Place]) {
         let mut state = self.state.lock();
         if state.member(seat).is_err() {
             return; // what it owned went elsewhere with its seat
         }
         let planned = |place| state.members.values().any(|member| member.target.contains(place));
-        if state.planned == state.generation && !places.iter().all(planned) {
+        if state.planned != state.generation || !places.iter().all(planned) {
             state.generation += 1;
         }
         for place in places {

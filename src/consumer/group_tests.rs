@@ -1,7 +1,7 @@
 //! The coordinator under a scheduler: three consumers that join, poll step by step, read, commit, leave, crash and
 //! come back, in 100,000 orders, each named by its seed.
 
-use crate::consumer::assignor::{Range, RoundRobin, Sticky};
+use crate::consumer::assignor::{Assignor, Range, RoundRobin, Sticky};
 use crate::consumer::group::*;
 use crate::log::Log;
 use crate::log::catalog::TopicConfig;
@@ -38,6 +38,9 @@ struct Model {
     seat: Option<Arc<Seat>>,
     parts: BTreeMap<Place, u64>,
     at: At,
+    /// Of the plan that it follows in this poll, and of the last one that it followed to the end.
+    following: u64,
+    followed: Option<u64>,
 }
 
 struct Play<'a> {
@@ -58,19 +61,25 @@ impl Play<'_> {
         let id = format!("member-{:08}", self.ids).into();
         let topics = BTreeSet::from(["t".to_owned()]);
         let seat = self.group.join(id, &model.options, topics, &model.signal, self.now).unwrap();
-        (model.seat, model.at) = (Some(seat), At::Home);
+        (model.seat, model.at, model.followed) = (Some(seat), At::Home, None);
     }
 
     /// One step of a poll.
     fn poll(&mut self, who: usize) {
         let model = &mut self.models[who];
         let Some(seat) = model.seat.clone() else { return self.join(who) };
-        if model.at == At::Home {
+        let inside = model.at != At::Home;
+        if !inside {
             self.group.look(self.now);
             seat.enter();
             model.at = At::Asks;
             if seat.fate() == Fate::Seated {
-                self.group.refresh(self.log).unwrap();
+                if model.followed == Some(self.group.change()) {
+                    seat.exit(self.now);
+                    model.at = At::Home;
+                } else {
+                    model.following = self.group.refresh(self.log).unwrap();
+                }
                 return;
             }
         }
@@ -82,15 +91,17 @@ impl Play<'_> {
         }
         match self.group.step(&seat) {
             Ok(Step::GiveUp(places)) => model.at = At::Releases(places),
-            Ok(Step::Take { places, .. }) => {
+            Ok(Step::Take(places)) => {
                 for place in places {
                     let committed = self.committed.get(&place).copied().unwrap_or(0);
                     model.parts.entry(place).or_insert(committed);
                 }
                 seat.exit(self.now);
                 model.at = At::Home;
+                model.followed = Some(model.following);
             }
             Err(e) => {
+                assert!(!inside, "who is inside of a poll is not silent");
                 assert_eq!((e.kind(), seat.fate()), (ErrorKind::UnknownMemberId, Fate::TimedOut));
                 (model.seat, model.at) = (None, At::Home);
                 model.parts.clear();
@@ -119,6 +130,26 @@ impl Play<'_> {
             }
             Err(e) => assert_eq!((e.kind(), seat.fate()), (ErrorKind::CommitFailed, Fate::TimedOut)),
         }
+    }
+
+    /// A commit of any place: only who owns it may make one, and who is about to is told to wait.
+    fn trespass(&self, who: usize, random: &mut Random) {
+        let Some(seat) = &self.models[who].seat else { return };
+        let state = self.group.state.lock();
+        let targets = state.members.values().flat_map(|member| &member.target);
+        let all: BTreeSet<Place> = state.owned.keys().chain(targets).cloned().collect();
+        let Some(place) = all.iter().nth(random.below(PARTITIONS as u64) as usize) else { return };
+        let owns = state.owned.get(place) == Some(&seat.id);
+        let will = state.members.get(&seat.id).is_some_and(|member| member.target.contains(place));
+        drop(state);
+        let entry = Entry { topic_id: place.topic_id, tp: place.tp.clone(), offset: 0, metadata: None };
+        let allowed = self.group.check_commit(Some(seat), &[entry], self.now);
+        let expected = match (seat.fate() == Fate::Seated, owns, will) {
+            (true, true, _) => None,
+            (true, false, true) => Some(ErrorKind::RebalanceInProgress),
+            _ => Some(ErrorKind::CommitFailed),
+        };
+        assert_eq!(allowed.err().map(|e| e.kind()), expected, "{place:?}");
     }
 
     /// The consumer goes: in order, or (a dynamic member) without a word.
@@ -220,6 +251,8 @@ fn play(log: &LogCore, seed: u64) {
         seat: None,
         parts: BTreeMap::new(),
         at: At::Home,
+        following: 0,
+        followed: None,
     });
     let models = models.collect();
     let (committed, ghosts) = (BTreeMap::new(), Vec::new());
@@ -240,7 +273,8 @@ fn play(log: &LogCore, seed: u64) {
             3 => play.haunt(&mut random),
             4..=6 => play.now = play.now.saturating_add(Duration::from_millis(random.below(700))),
             7..=10 => play.models[who].parts.values_mut().for_each(|position| *position += 1),
-            11..=14 => play.commit(who),
+            11..=13 => play.commit(who),
+            14 => play.trespass(who, &mut random),
             _ => play.poll(who),
         }
         play.check();
@@ -264,5 +298,64 @@ fn a_hundred_thousand_orders_of_joining_polling_crashing_and_committing() {
     for seed in 1..=100_000 {
         let played = catch_unwind(AssertUnwindSafe(|| play(&log.core, seed)));
         assert!(played.is_ok(), "seed {seed}");
+    }
+}
+
+/// Does something while it makes a plan: what a member on another thread may do just then.
+struct Meanwhile(Arc<Mutex<Option<Deed>>>);
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+impl Assignor for Meanwhile {
+    fn name(&self) -> &str {
+        "meanwhile"
+    }
+
+    fn assign(&self, facts: &GroupFacts) -> BTreeMap<String, Vec<TopicPartition>> {
+        if let Some(deed) = self.0.lock().take() {
+            deed();
+        }
+        CooperativeSticky.assign(facts)
+    }
+}
+
+/// A plan was made while a member let go of a partition that was to move: it took the partition for owned and
+/// gave it to nobody, and as nothing changed after that, nobody ever read it again. The same for a member that left.
+#[test]
+fn what_is_freed_while_a_plan_is_made_is_not_forgotten() {
+    for leaves in [false, true] {
+        let log = Log::in_memory().unwrap();
+        log.create_topic("t", TopicConfig::new().partitions(PARTITIONS as u32)).unwrap();
+        let group = Arc::new(Group::new("g"));
+        let slot = Arc::new(Mutex::new(None));
+        group.set_assignor(Named::new(Meanwhile(Arc::clone(&slot))));
+        let now = Timestamp::from_millis(0);
+        let join = |id: &str| {
+            let topics = BTreeSet::from(["t".to_owned()]);
+            group.join(id.into(), &Options::default(), topics, &Arc::default(), now).unwrap()
+        };
+        let steps = |seat: &Arc<Seat>| {
+            group.refresh(&log.core).unwrap();
+            while let Step::GiveUp(places) = group.step(seat).unwrap() {
+                group.release(seat, &places);
+            }
+        };
+        let a = join("a");
+        steps(&a);
+        let b = join("b");
+        group.refresh(&log.core).unwrap();
+        let Step::GiveUp(places) = group.step(&a).unwrap() else { panic!("a has all") };
+        let c = join("c");
+        let (of_a, of_group) = (Arc::clone(&a), Arc::clone(&group));
+        *slot.lock() = Some(Box::new(move || match leaves {
+            true => of_group.leave(&of_a),
+            false => of_group.release(&of_a, &places),
+        }));
+        let members = if leaves { vec![&b, &c] } else { vec![&b, &a, &c] };
+        for _ in 0..3 {
+            members.iter().for_each(|seat| steps(seat));
+        }
+        let state = group.state.lock();
+        assert_eq!((state.owned.len(), state.stage()), (PARTITIONS, GroupState::Stable), "{leaves}");
     }
 }

@@ -306,7 +306,7 @@ impl Consumer {
         let refused = seat.refusal();
         let told = self.lose_all();
         let (Fate::TimedOut, Some(group)) = (fate, self.reading.group.clone()) else { return Err(refused) };
-        self.reading.seat = None;
+        // Where that fails the next poll tries again.
         self.join(&group, self.topics.clone())?;
         if let Some(seat) = &self.reading.seat {
             seat.enter();
@@ -344,7 +344,7 @@ impl Consumer {
             return Ok(());
         }
         let (seat, group) = (Arc::clone(seat), Arc::clone(group));
-        group.refresh(&self.reading.log)?;
+        let change = group.refresh(&self.reading.log)?;
         self.reading.groups.keep_seats(&self.reading.log, &group);
         let mut result = Ok(());
         loop {
@@ -354,7 +354,7 @@ impl Consumer {
                     group.release(&seat, &places);
                     result = result.and(given_up);
                 }
-                Step::Take { places, change } => {
+                Step::Take(places) => {
                     (self.version, self.change) = (version, Some(change));
                     return result.and(self.take(&places));
                 }
@@ -362,14 +362,17 @@ impl Consumer {
         }
     }
 
-    /// Ends the reading of places, with all that belongs to it.
+    /// Ends the reading of places, with all that belongs to it. A static member may have to give up what only its
+    /// last consumer read: there is nothing to tell of that.
     fn give_up(&mut self, places: &[Place]) -> Result<()> {
         let tps = |places: &[&Place]| places.iter().map(|place| place.tp.clone()).collect::<Vec<_>>();
-        let (there, gone): (Vec<_>, Vec<_>) = places.iter().partition(|place| self.reading.exists(place));
+        let has: BTreeSet<Place> = self.reading.places().into_iter().collect();
+        let places = places.iter().filter(|place| has.contains(place));
+        let (there, gone): (Vec<_>, Vec<_>) = places.partition(|place| self.reading.exists(place));
         let committed = self.reading.auto_commit(Some(&there.iter().copied().collect()));
         let revoked = tell(&mut self.listener, &mut self.reading, Told::Revoked, &tps(&there));
         let lost = tell(&mut self.listener, &mut self.reading, Told::Lost, &tps(&gone));
-        let places: BTreeSet<&Place> = places.iter().collect();
+        let places: BTreeSet<&Place> = there.into_iter().chain(gone).collect();
         self.reading.retain(|place| !places.contains(place));
         committed.and(revoked).and(lost)
     }

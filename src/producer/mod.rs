@@ -7,6 +7,7 @@ mod promises;
 mod quota;
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,7 +230,7 @@ impl Producer {
     /// # Errors
     /// `UnknownTopicOrPartition`; `InvalidTopic` for an internal topic; `RecordTooLarge` before anything is
     /// copied; `BufferExhausted` where no room came in time, `ThrottlingQuotaExceeded` where no quota did; `InvalidRecord`
-    /// where an interceptor refused; `UserCode` where one panicked, or the partitioner answered out of range; `NoSpace`, `NoMemory`, `Storage`, `Closed` as the log stands. After an error nothing was appended.
+    /// where an interceptor refused; `UserCode` where one panicked, or the partitioner did or answered out of range; `NoSpace`, `NoMemory`, `Storage`, `Closed` as the log stands. After an error nothing was appended.
     pub fn send(&self, topic: impl ToTopic, record: Record<'_>) -> Result<Delivery> {
         self.send_as(&topic, &record, Asked { promise: self.promise, expected_end: None })
     }
@@ -368,11 +369,11 @@ impl Producer {
             value: record.value,
             queue_depths: &|number| topic.with_partition(number, |core| core.unwritten_bytes()).unwrap_or(0),
         };
-        let number = self.partitioner.partition(&facts);
-        if number < partitions {
-            return Ok(number);
-        }
-        let message = format!("the partitioner chose partition {number} of {partitions}");
+        let message = match catch_unwind(AssertUnwindSafe(|| self.partitioner.partition(&facts))) {
+            Ok(number) if number < partitions => return Ok(number),
+            Ok(number) => format!("the partitioner chose partition {number} of {partitions}"),
+            Err(_) => "the partitioner panicked".to_owned(),
+        };
         Err(Error::new(ErrorKind::UserCode, message).with_topic(Arc::clone(&topic.name)))
     }
 

@@ -1,6 +1,6 @@
 //! The range assignor.
 
-use crate::plans::{Case, run};
+use crate::plans::{Case, rows};
 use tapelog::assignor::Range;
 
 const CASES: &[Case] = &[
@@ -82,7 +82,4 @@ const CASES: &[Case] = &[
     },
 ];
 
-#[test]
-fn r_01_to_r_12_range() {
-    run(&Range, CASES);
-}
+rows!(Range, CASES, r_01 r_02 r_03 r_04 r_05 r_06 r_07 r_08 r_09 r_10 r_11 r_12);

@@ -1,6 +1,6 @@
 //! The round-robin assignor.
 
-use crate::plans::{Case, run};
+use crate::plans::{Case, rows};
 use tapelog::assignor::RoundRobin;
 
 const CASES: &[Case] = &[
@@ -101,7 +101,4 @@ const CASES: &[Case] = &[
     },
 ];
 
-#[test]
-fn rr_01_to_rr_12_round_robin() {
-    run(&RoundRobin, CASES);
-}
+rows!(RoundRobin, CASES, rr_01 rr_02 rr_03 rr_04 rr_05 rr_06 rr_07 rr_08 rr_09 rr_10 rr_11 rr_12);

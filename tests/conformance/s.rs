@@ -1,6 +1,6 @@
 //! The sticky assignor.
 
-use crate::plans::{Case, run};
+use crate::plans::{Case, rows};
 use tapelog::assignor::Sticky;
 
 const CASES: &[Case] = &[
@@ -155,7 +155,4 @@ const CASES: &[Case] = &[
     },
 ];
 
-#[test]
-fn s_01_to_s_17_sticky() {
-    run(&Sticky, CASES);
-}
+rows!(Sticky, CASES, s_01 s_02 s_03 s_04 s_05 s_06 s_07 s_08 s_09 s_10 s_11 s_12 s_13 s_14 s_15 s_16 s_17);

@@ -1,5 +1,6 @@
 //! Offsets by time.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,63 @@ fn t_03_offsets_for_times() {
     assert_eq!(consumer.offsets_for_times([(tp(0), at(100))]).unwrap()[&tp(0)], None);
     let error = consumer.offsets_for_times([(tp(0), at(-1))]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+/// The index that is sparse is looked into by a test of its own name in `partition`.
+#[test]
+fn t_01_from_the_middle_of_a_segment() {
+    let run = |log: &Log| {
+        let partition = log.create_topic("t", TopicConfig::new()).unwrap().partition(0).unwrap();
+        for offset in 0..50 {
+            partition.append(Record::new("x").timestamp(at(offset * 10))).unwrap();
+        }
+        partition.delete_records(40).unwrap();
+    };
+    each_way(run, |log| {
+        let partition = log.topic("t").unwrap().partition(0).unwrap();
+        for (time, offset) in [(399, 40), (401, 41), (420, 42), (421, 43), (430, 43), (431, 44)] {
+            let found = Some((offset, at(offset as i64 * 10)));
+            assert_eq!(partition.offset_for_time(at(time)).unwrap(), found, "time {time}");
+        }
+        assert_eq!(partition.offset_for_time(at(491)).unwrap(), None);
+    });
+}
+
+/// The one segment file of partition 0 of the topic `t`.
+fn segment_of_t(dir: &Path) -> PathBuf {
+    let list = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("t.");
+    let topic = list(dir.join("topics")).find(named).unwrap();
+    let files: Vec<_> = list(topic.join("0")).collect();
+    assert_eq!(files.len(), 1);
+    files[0].clone()
+}
+
+/// Whatever part of it is noise: entries, trailer, or both.
+#[test]
+fn t_25_an_index_of_noise_costs_time_and_nothing_else() {
+    for (from_end, len) in [(128, 64), (64, 64), (160, 160)] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let partition = log.create_topic("t", TopicConfig::new()).unwrap().partition(0).unwrap();
+        for i in 0..100 {
+            partition.append(Record::new(&[7; 10_000]).timestamp(at(i * 10))).unwrap();
+        }
+        drop(partition);
+        log.close(Duration::from_secs(30)).unwrap();
+        let segment = segment_of_t(dir.path());
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let from = bytes.len() - from_end;
+        bytes[from..from + len].fill(0x5A);
+        std::fs::write(&segment, bytes).unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let partition = log.topic("t").unwrap().partition(0).unwrap();
+        for i in 0..100 {
+            assert_eq!(partition.offset_for_time(at(i * 10)).unwrap(), Some((i as u64, at(i * 10))));
+            let next = (i < 99).then_some((i as u64 + 1, at(i * 10 + 10)));
+            assert_eq!(partition.offset_for_time(at(i * 10 + 1)).unwrap(), next);
+        }
+    }
 }
 
 #[test]
