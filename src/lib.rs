@@ -58,7 +58,8 @@
 //!
 //! # Features
 //!
-//! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners.
+//! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners, `regex` subscriptions by
+//! regular expression.
 //!
 //! # What it is not
 //!

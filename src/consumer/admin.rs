@@ -10,6 +10,7 @@ use crate::consumer::group::{Group, Groups};
 use crate::consumer::options::Named;
 use crate::consumer::poll::Consumer;
 use crate::consumer::states::GroupState;
+use crate::consumer::subscription::Pattern;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::topic_partition::TopicPartition;
@@ -61,8 +62,10 @@ pub struct MemberDescription {
     pub id: String,
     /// The name that it gave itself.
     pub instance_id: Option<String>,
-    /// The topics that it asked for, in order.
+    /// The topics that it asked for, in order; where it asked by a pattern, those that match now.
     pub subscriptions: Vec<String>,
+    /// The pattern that it asked by.
+    pub pattern: Option<Pattern>,
     /// What it reads, in order.
     pub assignment: Vec<TopicPartition>,
     /// Whether it is a static member whose consumer was closed, and whose partitions wait for the next one.
@@ -99,6 +102,14 @@ impl ConsumerGroup {
         self.consumer().subscribe(topics)
     }
 
+    /// A member with default settings that shares the topics whose names match with the others.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::subscribe_pattern`].
+    pub fn subscribe_pattern(&self, pattern: Pattern) -> Result<Consumer> {
+        self.consumer().subscribe_pattern(pattern)
+    }
+
     /// Has `assignor` share out the partitions from now on, for all handles and members of the group, except for
     /// members that name assignors of their own;
     /// [`CooperativeSticky`](crate::assignor::CooperativeSticky) unless set.
@@ -123,6 +134,7 @@ impl ConsumerGroup {
             id: member.id,
             instance_id: member.instance_id,
             subscriptions: member.subscriptions,
+            pattern: member.pattern,
             assignment: member.owned,
             away: member.away,
             silent_for: member.silent_for,

@@ -9,6 +9,7 @@ use crate::consumer::listener::RebalanceListener;
 use crate::consumer::options::{Named, OffsetReset, Options, WaitStrategy};
 use crate::consumer::poll::Consumer;
 use crate::consumer::reading::Reading;
+use crate::consumer::subscription::Pattern;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::topic_partition::TopicPartition;
@@ -134,6 +135,16 @@ impl ConsumerBuilder {
     pub fn subscribe<T: Into<String>>(self, topics: impl IntoIterator<Item = T>) -> Result<Consumer> {
         let mut consumer = self.build()?;
         consumer.subscribe(topics)?;
+        Ok(consumer)
+    }
+
+    /// A consumer that shares the topics whose names match, now or later, with the other members of its group.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::build`] and [`Consumer::subscribe_pattern`].
+    pub fn subscribe_pattern(self, pattern: Pattern) -> Result<Consumer> {
+        let mut consumer = self.build()?;
+        consumer.subscribe_pattern(pattern)?;
         Ok(consumer)
     }
 

@@ -32,8 +32,9 @@ use crate::consumer::options::{Assignors, Named, Options};
 use crate::consumer::seat::{Fate, Seat};
 use crate::consumer::share::group::Shares;
 use crate::consumer::states::GroupState;
+use crate::consumer::subscription::{Pattern, Subscription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::core::LogCore;
+use crate::log::core::{LogCore, TopicCore};
 use crate::log::keeper::Job;
 use crate::partition::watermarks::Signal;
 use crate::topic_partition::TopicPartition;
@@ -136,7 +137,7 @@ struct State {
 /// A member as the group sees it.
 struct Member {
     seat: Arc<Seat>,
-    subscriptions: BTreeSet<String>,
+    asked: Subscription,
     /// Those that it would follow; the group's where it names none.
     assignors: Assignors,
     /// A static member whose consumer is closed: its seat is kept for the next one.
@@ -166,6 +167,7 @@ pub(crate) struct MemberSnapshot {
     pub(crate) id: String,
     pub(crate) instance_id: Option<String>,
     pub(crate) subscriptions: Vec<String>,
+    pub(crate) pattern: Option<Pattern>,
     pub(crate) owned: Vec<TopicPartition>,
     pub(crate) away: bool,
     pub(crate) silent_for: Duration,
@@ -221,7 +223,7 @@ impl Group {
         &self,
         id: Arc<str>,
         options: &Options,
-        subscriptions: BTreeSet<String>,
+        asked: Subscription,
         signal: &Arc<Signal>,
         now: Timestamp,
     ) -> Result<Arc<Seat>> {
@@ -243,13 +245,13 @@ impl Group {
             member.away = false;
             let renamed = member.assignors.names() != assignors.names();
             std::mem::swap(&mut member.assignors, &mut assignors); // the old ones are not dropped under the lock
-            if member.subscriptions != subscriptions || renamed {
-                member.subscriptions = subscriptions;
+            if member.asked != asked || renamed {
+                member.asked = asked;
                 self.replan(&mut state);
             }
         } else {
             let target = BTreeSet::new();
-            let member = Member { seat: Arc::clone(&seat), subscriptions, assignors, away: false, target };
+            let member = Member { seat: Arc::clone(&seat), asked, assignors, away: false, target };
             state.members.insert(id, member);
             self.replan(&mut state);
         }
@@ -262,11 +264,11 @@ impl Group {
     ///
     /// # Errors
     /// What its seat is refused with.
-    pub(crate) fn subscribe(&self, seat: &Arc<Seat>, subscriptions: BTreeSet<String>) -> Result<()> {
+    pub(crate) fn subscribe(&self, seat: &Arc<Seat>, asked: Subscription) -> Result<()> {
         let mut state = self.state.lock();
         let member = state.member(seat)?;
-        if member.subscriptions != subscriptions {
-            member.subscriptions = subscriptions;
+        if member.asked != asked {
+            member.asked = asked;
             self.replan(&mut state);
         }
         Ok(())
@@ -479,12 +481,14 @@ impl Group {
         let now = log.engine.clock.roughly_now();
         self.look(now);
         let state = self.state.lock();
+        let topics = state.topics_in(log);
         let members = state.members.iter().map(|(id, member)| {
             let silent_for = member.seat.silent_for(now);
             MemberSnapshot {
                 id: id.to_string(),
                 instance_id: member.seat.instance_id.clone(),
-                subscriptions: member.subscriptions.iter().cloned().collect(),
+                subscriptions: member.asked.names(&topics),
+                pattern: member.asked.pattern().cloned(),
                 owned: state.owned_by(id).map(|place| place.tp.clone()).collect(),
                 away: member.away,
                 silent_for,
@@ -497,7 +501,7 @@ impl Group {
             stage: state.stage(),
             assignor: state.assignor().name,
             members: members.collect(),
-            topics: state.topics_in(log),
+            topics,
         }
     }
 }
@@ -569,12 +573,19 @@ impl State {
     }
 
     fn topics_in(&self, log: &LogCore) -> BTreeMap<String, (u64, u32)> {
-        let wanted: BTreeSet<&String> = self.members.values().flat_map(|m| &m.subscriptions).collect();
-        let found = wanted.into_iter().filter_map(|name| {
-            let topic = log.topic(name).ok()?;
-            Some((name.clone(), (topic.id, topic.partition_count())))
-        });
-        found.collect()
+        let mut found: Vec<Arc<TopicCore>> = Vec::new();
+        let mut patterns = Vec::new();
+        for member in self.members.values() {
+            match &member.asked {
+                Subscription::Topics(names) => found.extend(names.iter().filter_map(|n| log.topic(n).ok())),
+                Subscription::Pattern(pattern) => patterns.push(pattern),
+            }
+        }
+        if !patterns.is_empty() {
+            let matches = |topic: &Arc<TopicCore>| patterns.iter().any(|p| p.matches(&topic.name));
+            found.extend(log.topics().into_iter().filter(matches));
+        }
+        found.iter().map(|topic| (topic.name.to_string(), (topic.id, topic.partition_count()))).collect()
     }
 
     fn facts(&self) -> GroupFacts {
@@ -583,7 +594,7 @@ impl State {
             facts = facts.topic(name.as_str(), *partitions);
         }
         for (id, member) in &self.members {
-            let mut of_member = MemberFacts::new(&**id).subscribe(member.subscriptions.iter().cloned());
+            let mut of_member = MemberFacts::new(&**id).subscribe(member.asked.names(&self.topics));
             of_member.instance_id.clone_from(&member.seat.instance_id);
             let owned: Vec<_> = self.owned_by(id).map(|place| place.tp.clone()).collect();
             if !owned.is_empty() {

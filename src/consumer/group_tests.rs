@@ -56,7 +56,7 @@ impl Play<'_> {
         self.ids += 1;
         let model = &mut self.models[who];
         let id = format!("member-{:08}", self.ids).into();
-        let topics = BTreeSet::from(["t".to_owned()]);
+        let topics = Subscription::Topics(BTreeSet::from(["t".to_owned()]));
         let seat = self.group.join(id, &model.options, topics, &model.signal, self.now).unwrap();
         (model.seat, model.at) = (Some(seat), At::Home);
     }

@@ -3,8 +3,9 @@
 // The rooms behind this door:
 //
 // poll           Consumer: follow the group, read in turn, wait (handle wakes it)
+//  ├ positions      what its user asks and sets beside polling
 //  ├ reading        positions, fairness, what to commit (listener is told)
-//  ├ group          the coordinator: target, owned, one step at a time
+//  ├ group          the coordinator: target, owned, one step at a time (subscription: topics or a pattern)
 //  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
 //  └ committed      __consumer_offsets and its table (offsets: their bytes)
@@ -24,12 +25,14 @@ pub(crate) mod offsets;
 pub(crate) mod options;
 pub(crate) mod parallel;
 pub(crate) mod poll;
+pub(crate) mod positions;
 pub(crate) mod reading;
 pub(crate) mod reset;
 pub(crate) mod seat;
 pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod sticky;
+pub(crate) mod subscription;
 
 use std::sync::Arc;
 
@@ -40,6 +43,7 @@ pub use crate::consumer::options::WaitStrategy;
 pub use crate::consumer::parallel::{Parallel, ParallelHandle};
 pub use crate::consumer::reset::{ResetPlan, ResetTo};
 pub use crate::consumer::states::GroupState;
+pub use crate::consumer::subscription::Pattern;
 pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;
