@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::assignor::Assignor;
+use crate::consumer::backlog::Backlog;
 use crate::consumer::builder::ConsumerBuilder;
-use crate::consumer::group::{Group, Groups};
+use crate::consumer::group::Group;
+use crate::consumer::groups::Groups;
 use crate::consumer::options::Named;
 use crate::consumer::poll::Consumer;
 use crate::consumer::states::GroupState;
 use crate::consumer::subscription::Pattern;
 use crate::error::Result;
 use crate::log::core::LogCore;
+use crate::partition::core::PartitionCore;
 use crate::topic_partition::TopicPartition;
 
 /// Consumers that share the work: each partition of their topics is read by one of them.
@@ -72,6 +75,9 @@ pub struct MemberDescription {
     pub away: bool,
     /// How long ago it polled or committed last, by the log's clock; zero while it is inside of a poll.
     pub silent_for: Duration,
+    /// How long ago a poll of it returned records last, or found none, by the log's clock; `None` while there is nothing
+    /// that it could read. It grows while a member does not poll, or is kept from reading.
+    pub starved_for: Option<Duration>,
     /// A warning: it has been silent for more than half of its `max_poll_interval`, after which it is taken out.
     pub late: bool,
 }
@@ -80,6 +86,7 @@ impl ConsumerGroup {
     pub(crate) fn new(log: Arc<LogCore>, name: &str) -> Self {
         let groups = Groups::of(&log);
         let group = groups.group(name);
+        groups.expire(&log);
         ConsumerGroup { log, groups, group }
     }
 
@@ -138,6 +145,7 @@ impl ConsumerGroup {
             assignment: member.owned,
             away: member.away,
             silent_for: member.silent_for,
+            starved_for: member.starved_for,
             late: member.late,
         });
         let assignor = found.assignor.to_string();
@@ -161,18 +169,32 @@ impl ConsumerGroup {
     /// # Errors
     /// `Closed`; what reading the committed offsets gives.
     pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        self.each(|core, from| Ok(core.high_watermark().saturating_sub(from)))
+    }
+
+    /// As [`ConsumerGroup::lag`], with bytes and time beside it: exact, whatever was deleted, or is not there. It reads
+    /// where lag only subtracts: a record of each partition, and some headers.
+    ///
+    /// # Errors
+    /// `Closed`; what reading the committed offsets and the partitions gives.
+    pub fn backlog(&self) -> Result<BTreeMap<TopicPartition, Backlog>> {
+        self.each(|core, from| Backlog::of(core, from, core.high_watermark()))
+    }
+
+    /// Asks something of each partition that the group has to do with, and of the offset where it stands.
+    fn each<T>(&self, ask: impl Fn(&PartitionCore, u64) -> Result<T>) -> Result<BTreeMap<TopicPartition, T>> {
         let committed = self.groups.committed.of_group(&self.log, self.name())?;
         let subscribed = self.group.snapshot(&self.log).topics.into_values();
         let subscribed = subscribed.flat_map(|(id, count)| (0..count).map(move |number| (id, number)));
-        let mut lag = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for (id, number) in committed.keys().copied().chain(subscribed) {
             let Some(topic) = self.log.topic_by_id(id) else { continue };
             let Ok(core) = topic.with_partition(number, Arc::clone) else { continue };
             let start = core.start_offset();
             let from = committed.get(&(id, number)).map_or(start, |committed| committed.offset.max(start));
-            lag.insert(core.identity().tp.clone(), core.high_watermark().saturating_sub(from));
+            answers.insert(core.identity().tp.clone(), ask(&core, from)?);
         }
-        Ok(lag)
+        Ok(answers)
     }
 
     /// Deletes the group, with all that it committed. Its name can be used again.

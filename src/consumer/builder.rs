@@ -69,6 +69,29 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How many bytes of records, as frames, are to be there before a poll that may wait returns: 1 unless set, which is the
+    /// first record. It returns what there is, be it nothing, once its time is over, and earlier where there are as many
+    /// records as it may return, or a partition is in trouble. (Kafka: `fetch.min.bytes`.)
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tapelog::{Log, Record, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let ticks = log.create_topic("ticks", TopicConfig::new())?.partition(0)?;
+    /// let group = log.consumer_group("risk")?;
+    /// let mut consumer = group.consumer().min_bytes(100).subscribe(["ticks"])?;
+    /// ticks.append(Record::new("150.23"))?;
+    /// ticks.append(Record::new("150.24"))?;
+    /// ticks.append(Record::new("150.25"))?;
+    /// assert_eq!(consumer.poll(Duration::MAX)?.len(), 3);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    pub fn min_bytes(mut self, bytes: usize) -> Self {
+        self.options.min_bytes = bytes;
+        self
+    }
+
     /// Has poll commit the positions, once `interval` has passed by the log's clock, and close, and whenever a
     /// partition is given up. Off unless set.
     ///

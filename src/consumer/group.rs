@@ -27,10 +27,10 @@ use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::consumer::assignor::{CooperativeSticky, GroupFacts, MemberFacts, select};
-use crate::consumer::committed::{Committed, Entry, at};
+use crate::consumer::committed::{Entry, at};
+use crate::consumer::expiry::Use;
 use crate::consumer::options::{Assignors, Named, Options};
 use crate::consumer::seat::{Fate, Seat};
-use crate::consumer::share::group::Shares;
 use crate::consumer::states::GroupState;
 use crate::consumer::subscription::{Pattern, Subscription};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,58 +38,6 @@ use crate::log::core::{LogCore, TopicCore};
 use crate::log::keeper::Job;
 use crate::partition::watermarks::Signal;
 use crate::topic_partition::TopicPartition;
-
-/// All groups of a log, and what they committed: kept in the log's slot for this floor.
-#[derive(Default)]
-pub(crate) struct Groups {
-    pub(crate) committed: Committed,
-    pub(crate) shares: Shares,
-    /// Never shrinks, so that two handles of one name always mean the same group.
-    groups: Mutex<HashMap<String, Arc<Group>>>,
-    epochs: AtomicU64,
-    members: AtomicU64,
-}
-
-impl Groups {
-    /// Those of `log`.
-    pub(crate) fn of(log: &LogCore) -> Arc<Groups> {
-        log.upper(Groups::default)
-    }
-
-    /// The group called `name`.
-    pub(crate) fn group(&self, name: &str) -> Arc<Group> {
-        let mut groups = self.groups.lock();
-        if let Some(group) = groups.get(name) {
-            return Arc::clone(group);
-        }
-        let group = Arc::new(Group::new(name));
-        groups.insert(name.to_owned(), Arc::clone(&group));
-        group
-    }
-
-    /// A number for one stay of a partition with one consumer; never 0, never given twice.
-    pub(crate) fn next_epoch(&self) -> u64 {
-        self.epochs.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// An id for a member; ids sort in the order in which members come.
-    pub(crate) fn next_member(&self) -> Arc<str> {
-        format!("member-{:08}", self.members.fetch_add(1, Ordering::Relaxed) + 1).into()
-    }
-
-    /// Commits for a group: as one of its members, or from outside while it has none.
-    pub(crate) fn commit(
-        &self,
-        log: &LogCore,
-        group: &Group,
-        seat: Option<&Arc<Seat>>,
-        entries: &[Entry],
-    ) -> Result<()> {
-        let now = log.engine.clock.roughly_now();
-        group.look(now);
-        self.committed.commit(log, &group.name, entries, || group.check_commit(seat, entries, now))
-    }
-}
 
 /// A partition of a topic with the topic's id: a topic created anew under an old name is another place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +68,8 @@ pub(crate) struct Group {
 struct State {
     /// Whether anybody ever joined since the group was created or deleted.
     known: bool,
+    /// When the last member went.
+    emptied: Option<Timestamp>,
     members: BTreeMap<Arc<str>, Member>,
     /// What members follow that name none.
     assignor: Named,
@@ -171,17 +121,19 @@ pub(crate) struct MemberSnapshot {
     pub(crate) owned: Vec<TopicPartition>,
     pub(crate) away: bool,
     pub(crate) silent_for: Duration,
+    pub(crate) starved_for: Option<Duration>,
     pub(crate) late: bool,
 }
 
 impl Group {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Group {
             name: name.into(),
             change: AtomicU64::new(0),
             due: AtomicI64::new(i64::MAX),
             state: Mutex::new(State {
                 known: false,
+                emptied: None,
                 members: BTreeMap::new(),
                 assignor: Named::new(CooperativeSticky),
                 generation: 0,
@@ -296,10 +248,10 @@ impl Group {
     }
 
     /// Removes a member and frees what it owns; the others share that out on their next polls.
-    pub(crate) fn leave(&self, seat: &Arc<Seat>) {
+    pub(crate) fn leave(&self, seat: &Arc<Seat>, now: Timestamp) {
         let mut state = self.state.lock();
         let gone = match state.member(seat) {
-            Ok(_) => self.remove(&mut state, &seat.id, Fate::Left),
+            Ok(_) => self.remove(&mut state, &seat.id, Fate::Left, now),
             Err(_) => None,
         };
         drop(state);
@@ -316,8 +268,9 @@ impl Group {
         }
     }
 
-    fn remove(&self, state: &mut State, id: &Arc<str>, fate: Fate) -> Option<Member> {
+    fn remove(&self, state: &mut State, id: &Arc<str>, fate: Fate, now: Timestamp) -> Option<Member> {
         let member = state.members.remove(id)?;
+        state.emptied = state.members.is_empty().then_some(now);
         member.seat.end(fate);
         state.owned.retain(|_, owner| owner != id);
         self.replan(state);
@@ -332,7 +285,7 @@ impl Group {
         let mut state = self.state.lock();
         let late: Vec<_> = state.members.iter().filter(|(_, m)| m.due(now) <= now).collect();
         let late: Vec<Arc<str>> = late.into_iter().map(|(id, _)| Arc::clone(id)).collect();
-        let gone: Vec<_> = late.iter().map(|id| self.remove(&mut state, id, Fate::TimedOut)).collect();
+        let gone: Vec<_> = late.iter().map(|id| self.remove(&mut state, id, Fate::TimedOut, now)).collect();
         self.schedule(&state, now);
         drop(state);
         drop(gone); // with what is the user's: not under the lock
@@ -422,7 +375,12 @@ impl Group {
     }
 
     /// Whether this commit may be made now. It is a sign of life.
-    fn check_commit(&self, seat: Option<&Arc<Seat>>, entries: &[Entry], now: Timestamp) -> Result<()> {
+    pub(crate) fn check_commit(
+        &self,
+        seat: Option<&Arc<Seat>>,
+        entries: &[Entry],
+        now: Timestamp,
+    ) -> Result<()> {
         let mut state = self.state.lock();
         match seat {
             Some(seat) => {
@@ -477,6 +435,17 @@ impl Group {
         Ok(())
     }
 
+    /// What its committed offsets are there for while it has members; else when the last one went, if there was one.
+    pub(crate) fn use_of_offsets(&self) -> (Option<Use>, Option<Timestamp>) {
+        let state = self.state.lock();
+        let found = match state.stage() {
+            _ if state.members.is_empty() => None,
+            GroupState::Stable => Some(Use::Reads(state.topics.values().map(|(id, _)| *id).collect())),
+            _ => Some(Use::Moving),
+        };
+        (found, state.emptied)
+    }
+
     pub(crate) fn snapshot(&self, log: &LogCore) -> Snapshot {
         let now = log.engine.clock.roughly_now();
         self.look(now);
@@ -492,6 +461,7 @@ impl Group {
                 owned: state.owned_by(id).map(|place| place.tp.clone()).collect(),
                 away: member.away,
                 silent_for,
+                starved_for: member.seat.starved_for(now),
                 late: !member.away && silent_for > member.seat.max_poll_interval / 2,
             }
         });

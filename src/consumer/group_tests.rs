@@ -133,7 +133,7 @@ impl Play<'_> {
             } else if seat.instance_id.is_some() {
                 self.group.step_away(&seat, self.now);
             } else {
-                self.group.leave(&seat);
+                self.group.leave(&seat, self.now);
             }
         }
         model.parts.clear();
@@ -165,7 +165,7 @@ impl Play<'_> {
         assert!(self.group.check_commit(Some(&seat), &[entry], self.now).is_err());
         let owned = self.group.state.lock().owned.clone();
         self.group.release(&seat, &[place]);
-        self.group.leave(&seat);
+        self.group.leave(&seat, self.now);
         self.group.step_away(&seat, self.now);
         assert_eq!(self.group.state.lock().owned, owned);
     }

@@ -65,7 +65,7 @@ pub struct Consumer {
 impl Consumer {
     pub(crate) fn new(reading: Reading, listener: Option<Box<dyn RebalanceListener>>) -> Self {
         let version = reading.log.version();
-        let handle = ConsumerHandle::default();
+        let handle = ConsumerHandle::new(Arc::clone(&reading.progress));
         Consumer {
             reading,
             listener,
@@ -156,9 +156,10 @@ impl Consumer {
 
     fn join(&mut self, group: &Arc<Group>, asked: Subscription) -> Result<()> {
         let reading = &mut self.reading;
-        let now = reading.log.engine.clock.roughly_now();
-        let (id, signal) = (reading.groups.next_member(), self.handle.signal());
-        reading.seat = Some(group.join(id, &reading.options, asked, signal, now)?);
+        let (groups, signal) = (&reading.groups, self.handle.signal());
+        let seat = groups.join(&reading.log, group, &reading.options, asked, signal)?;
+        seat.show(&reading.progress);
+        reading.seat = Some(seat);
         self.change = None;
         keep(&self.reading.log, group);
         Ok(())
@@ -212,7 +213,7 @@ impl Consumer {
     pub fn unsubscribe(&mut self) -> Result<()> {
         let told = self.let_go();
         if let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) {
-            group.leave(&seat);
+            self.reading.groups.leave(&self.reading.log, group, &seat);
         }
         self.manual = false;
         told
@@ -262,9 +263,13 @@ impl Consumer {
             seat.enter();
         }
         let polled = self.poll_on(records, timeout);
+        let now = self.reading.log.engine.clock.roughly_now();
         // It may have another seat by now.
         if let Some(seat) = &self.reading.seat {
-            seat.exit(self.reading.log.engine.clock.roughly_now());
+            seat.exit(now);
+        }
+        if polled.is_ok() {
+            self.reading.progress.feed(now);
         }
         polled
     }
@@ -287,17 +292,17 @@ impl Consumer {
                 continue;
             }
             followed?;
-            if let Err(error) = self.reading.fill(records) {
-                self.unless_topics_changed(error)?;
-                continue;
-            }
-            if !records.is_empty() || timeout.is_zero() {
-                return Ok(records.len());
+            let over = timeout.is_zero() || deadline.is_some_and(Deadline::passed);
+            if over || self.reading.has_enough() {
+                if let Err(error) = self.reading.fill(records) {
+                    self.unless_topics_changed(error)?;
+                    continue;
+                }
+                if over || !records.is_empty() {
+                    return Ok(records.len());
+                }
             }
             let deadline = *deadline.get_or_insert_with(|| Deadline::after(timeout));
-            if deadline.passed() {
-                return Ok(0);
-            }
             match self.reading.options.wait {
                 WaitStrategy::Park
                     if self.brisk && !awake.get_or_insert_with(|| Deadline::after(BRISK)).passed() =>
@@ -325,6 +330,7 @@ impl Consumer {
             Some(due) => deadline.min(Deadline::after(due.max(Duration::from_millis(1)))),
             None => deadline,
         };
+        self.reading.progress.feed(self.reading.log.engine.clock.roughly_now());
         let asleep = Stopwatch::start();
         signal.wait(until);
         self.brisk = asleep.elapsed() <= BRISK;
@@ -443,7 +449,7 @@ impl Consumer {
     fn stand_up(&mut self) {
         let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) else { return };
         if seat.instance_id.is_none() {
-            group.leave(&seat);
+            self.reading.groups.leave(&self.reading.log, group, &seat);
             return;
         }
         group.step_away(&seat, self.reading.log.engine.clock.roughly_now());
@@ -469,6 +475,8 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.stand_up();
+        // A handle may live on, and must not keep partitions.
+        self.reading.retain(|_| false);
     }
 }
 

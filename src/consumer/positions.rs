@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Timestamp;
+use crate::consumer::backlog::Backlog;
 use crate::consumer::committed::at;
 use crate::consumer::poll::Consumer;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,6 +92,14 @@ impl Consumer {
     /// As [`Consumer::position`].
     pub fn lag(&mut self, partition: &TopicPartition) -> Result<u64> {
         Ok(self.reading.lead_and_lag(partition)?.1)
+    }
+
+    /// As [`Consumer::lag`], with bytes and time beside it.
+    ///
+    /// # Errors
+    /// As [`Consumer::position`]; what reading the partition gives.
+    pub fn backlog(&mut self, partition: &TopicPartition) -> Result<Backlog> {
+        self.reading.backlog(partition)
     }
 
     /// How many records lie between the first one held and the position. (Kafka: the metric `records-lead`.)

@@ -1,11 +1,12 @@
 //! A member's seat in its group, as the consumer and the coordinator share it: when it was heard last, and whether
 //! it is still its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::consumer::progress::Progress;
 use crate::error::{Error, ErrorKind};
 use crate::partition::watermarks::Signal;
 
@@ -34,6 +35,8 @@ pub(crate) struct Seat {
     pub(crate) session_timeout: Duration,
     pub(crate) signal: Arc<Signal>,
     heard: AtomicI64,
+    /// What its consumer shows.
+    progress: OnceLock<Arc<Progress>>,
     /// Written under the lock of the group.
     fate: AtomicU8,
 }
@@ -47,7 +50,26 @@ impl Seat {
         now: Timestamp,
     ) -> Arc<Self> {
         let (heard, fate) = (AtomicI64::new(now.as_nanos()), AtomicU8::new(Fate::Seated as u8));
-        Arc::new(Seat { id, instance_id, max_poll_interval, session_timeout, signal, heard, fate })
+        Arc::new(Seat {
+            id,
+            instance_id,
+            max_poll_interval,
+            session_timeout,
+            signal,
+            heard,
+            progress: OnceLock::new(),
+            fate,
+        })
+    }
+
+    /// Says where to look how far the consumer has come.
+    pub(crate) fn show(&self, progress: &Arc<Progress>) {
+        self.progress.get_or_init(|| Arc::clone(progress));
+    }
+
+    /// How long the consumer has been without records though there are some.
+    pub(crate) fn starved_for(&self, now: Timestamp) -> Option<Duration> {
+        self.progress.get()?.starved_for(now)
     }
 
     /// The consumer is inside of a poll: it is not silent, however long that takes.

@@ -66,6 +66,7 @@ pub struct LogBuilder {
     memory_limit: usize,
     max_block: Duration,
     staging: Option<PathBuf>,
+    offsets_retention: Option<Duration>,
     clock: Arc<dyn Clock>,
     codecs: Codecs,
     /// The first setting that cannot be, told when the log is opened.
@@ -80,6 +81,7 @@ impl Default for LogBuilder {
             memory_limit: 1 << 30,
             max_block: Duration::from_secs(60),
             staging: None,
+            offsets_retention: None,
             clock: Arc::new(SystemClock),
             codecs: Codecs::default(),
             wrong: None,
@@ -121,6 +123,18 @@ impl LogBuilder {
     #[must_use]
     pub fn staging(mut self, folder: impl Into<PathBuf>) -> Self {
         self.staging = Some(folder.into());
+        self
+    }
+
+    /// How long what a group committed stays after its last member has gone; for ever unless set. What was committed by
+    /// a consumer that chose its partitions itself, or for topics that no member asks for any more, stays so long after
+    /// the commit. (Kafka: `offsets.retention.minutes`, KIP-211.)
+    ///
+    /// The end is written down like a commit. Of members that a process took along when it stopped, the time counts from
+    /// when the log is opened again.
+    #[must_use]
+    pub fn offsets_retention(mut self, retention: Duration) -> Self {
+        self.offsets_retention = Some(retention);
         self
     }
 
@@ -170,7 +184,8 @@ impl LogBuilder {
                 topic_core(&engine, &name, id, TopicConfig::new(), opened)
             })
             .collect();
-        Ok(LogCore::new(engine, report.leader_epoch, report, Catalog::default(), topics, None))
+        let (epoch, catalog) = (report.leader_epoch, Catalog::default());
+        Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, None))
     }
 
     /// The log in `dir`, made there where `may_create` says so.
@@ -291,7 +306,7 @@ impl LogBuilder {
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
             .collect();
         engine.start()?;
-        Ok(LogCore::new(engine, epoch, report, catalog, topics, Some(disk)))
+        Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, Some(disk)))
     }
 }
 

@@ -15,6 +15,7 @@
 // settings       what can be set
 
 pub(crate) mod appender;
+pub(crate) mod backlog;
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
