@@ -106,8 +106,9 @@ pub mod partitioner {
     pub use crate::producer::partitioner::*;
 }
 pub mod admin {
-    //! What an open found, and did about it; what a segment file holds.
+    //! What an open found, and did about it; what a segment file holds; what a log says unasked.
     pub use crate::log::report::{RecoveryItem, RecoveryReport};
+    pub use crate::partition::event::Event;
     pub use crate::partition::recovery::RecoveryAction;
     pub use crate::segment::dump::{DumpedBatch, DumpedEntry, DumpedProducer, SegmentDump, dump_segment};
 }

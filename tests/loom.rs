@@ -528,17 +528,21 @@ enum Polling {
     ChangesWithoutTheLock,
 }
 
-/// The bell of one consumer, which sleeps in `wait` only.
+/// The bell of one consumer, which sleeps in `wait` only, once it has said who it is.
+#[derive(Default)]
 struct Bell {
     rung: Lock<bool>,
-    sleeper: thread::Thread,
+    sleeper: Lock<Option<thread::Thread>>,
 }
 
 impl Bell {
     fn ring(&self) {
         let mut rung = self.rung.lock();
         if !std::mem::replace(&mut *rung, true) {
-            self.sleeper.unpark();
+            drop(rung);
+            if let Some(sleeper) = &*self.sleeper.lock() {
+                sleeper.unpark();
+            }
         }
     }
 
@@ -620,6 +624,7 @@ impl Waiting {
 
     /// Waits until the partitions hold `enough` together, or there is a change or a wake-up where `for_all_else`.
     fn poll(&self, enough: usize, for_all_else: bool) {
+        *self.bell.sleeper.lock() = Some(thread::current());
         loop {
             if self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel) {
                 return;
@@ -664,14 +669,17 @@ fn poll_waits(polling: Polling, others: [fn(&Waiting); 2], enough: usize, for_al
     // Leaked for the same reason as above.
     let waiting: &'static Waiting = Box::leak(Box::new(Waiting {
         polling,
-        bell: Bell { rung: Lock::default(), sleeper: thread::current() },
+        bell: Bell::default(),
         partitions: Default::default(),
         topics: Source::default(),
         woken: AtomicBool::new(false),
     }));
-    let others = others.map(|other| thread::spawn(move || other(waiting)));
-    waiting.poll(enough, for_all_else);
-    others.into_iter().for_each(|other| other.join().unwrap());
+    // Not the thread of the model: a wake-up that nobody needs any more would disturb how that one joins others.
+    let poll = thread::spawn(move || waiting.poll(enough, for_all_else));
+    let other = thread::spawn(move || others[0](waiting));
+    others[1](waiting);
+    poll.join().unwrap();
+    other.join().unwrap();
 }
 
 #[test]

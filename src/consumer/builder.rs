@@ -129,6 +129,8 @@ impl ConsumerBuilder {
     /// by the log's clock. A commit counts as a sign of life, as does to be inside of a poll or of its listener.
     /// (Kafka: `max.poll.interval.ms`.)
     ///
+    /// After half of that time, an [`Event`](crate::admin::Event) and
+    /// [`MemberDescription::late`](crate::consumer::MemberDescription::late) warn of it.
     /// Who is late finds its commits refused with `CommitFailed`; its next poll tells the listener that all was
     /// lost, and joins again.
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {

@@ -36,7 +36,9 @@ use crate::consumer::subscription::{Pattern, Subscription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::{LogCore, TopicCore};
 use crate::log::keeper::Job;
+use crate::partition::event::Event;
 use crate::partition::watermarks::Signal;
+use crate::partition::write_behind::Engine;
 use crate::topic_partition::TopicPartition;
 
 /// A partition of a topic with the topic's id: a topic created anew under an old name is another place.
@@ -58,6 +60,8 @@ pub(crate) enum Step {
 /// One group.
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
+    /// By which users are told of members.
+    engine: Arc<Engine>,
     /// Rises with whatever a member may have to act on: one load tells a poll that there is nothing.
     change: AtomicU64,
     /// By when somebody has to look for members that are silent; never late, maybe early. Written under the lock.
@@ -101,6 +105,11 @@ impl Member {
         let allowed = if self.away { self.seat.session_timeout } else { self.seat.max_poll_interval };
         self.seat.due(allowed, now)
     }
+
+    /// When somebody has to look at it next: before it is taken out its user is warned.
+    fn look_due(&self, now: Timestamp) -> Timestamp {
+        if self.away { self.due(now) } else { self.seat.warning_due(now).unwrap_or_else(|| self.due(now)) }
+    }
 }
 
 /// What a description of the group is made from.
@@ -126,9 +135,10 @@ pub(crate) struct MemberSnapshot {
 }
 
 impl Group {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, engine: &Arc<Engine>) -> Self {
         Group {
             name: name.into(),
+            engine: Arc::clone(engine),
             change: AtomicU64::new(0),
             due: AtomicI64::new(i64::MAX),
             state: Mutex::new(State {
@@ -193,6 +203,13 @@ impl Group {
         let seat = Seat::new(Arc::clone(&id), options.instance_id.clone(), allowed, Arc::clone(signal), now);
         if let Some(member) = state.members.get_mut(&id) {
             member.seat.end(Fate::Replaced);
+            if !member.away {
+                self.engine.tell(Event::MemberReplaced {
+                    group: self.name.to_string(),
+                    member: id.to_string(),
+                    instance_id: options.instance_id.clone().unwrap_or_default(),
+                });
+            }
             member.seat = Arc::clone(&seat);
             member.away = false;
             let renamed = member.assignors.names() != assignors.names();
@@ -277,7 +294,7 @@ impl Group {
         Some(member)
     }
 
-    /// Takes out the members that have been silent for too long by `now`.
+    /// Takes out the members that have been silent for too long by `now`, and warns of those that soon will have been.
     pub(crate) fn look(&self, now: Timestamp) {
         if now.as_nanos() < self.due.load(Ordering::Acquire) {
             return;
@@ -285,16 +302,28 @@ impl Group {
         let mut state = self.state.lock();
         let late: Vec<_> = state.members.iter().filter(|(_, m)| m.due(now) <= now).collect();
         let late: Vec<Arc<str>> = late.into_iter().map(|(id, _)| Arc::clone(id)).collect();
-        let gone: Vec<_> = late.iter().map(|id| self.remove(&mut state, id, Fate::TimedOut, now)).collect();
+        let gone: Vec<_> =
+            late.iter().filter_map(|id| self.remove(&mut state, id, Fate::TimedOut, now)).collect();
+        let warned = state.members.values().filter(|member| !member.away && member.seat.warns(now));
+        let warned: Vec<_> = warned.map(|member| Arc::clone(&member.seat)).collect();
         self.schedule(&state, now);
         drop(state);
-        drop(gone); // with what is the user's: not under the lock
+        let of = |seat: &Seat| (self.name.to_string(), seat.id.to_string(), seat.silent_for(now));
+        for seat in warned {
+            let (group, member, silent_for) = of(&seat);
+            self.engine.tell(Event::MemberLate { group, member, silent_for });
+        }
+        // What is the user's in them is let go of here: not under the lock.
+        for gone in gone {
+            let (group, member, silent_for) = of(&gone.seat);
+            self.engine.tell(Event::MemberTimedOut { group, member, silent_for });
+        }
     }
 
     /// Says when to look for silent members next. Who is inside of a poll may leave it at once, and has all its time
     /// from then on.
     fn schedule(&self, state: &State, now: Timestamp) {
-        let due = state.members.values().map(|member| member.due(now)).min();
+        let due = state.members.values().map(|member| member.look_due(now)).min();
         self.due.store(due.unwrap_or(Timestamp::MAX).as_nanos(), Ordering::Release);
     }
 
@@ -462,7 +491,7 @@ impl Group {
                 away: member.away,
                 silent_for,
                 starved_for: member.seat.starved_for(now),
-                late: !member.away && silent_for > member.seat.max_poll_interval / 2,
+                late: !member.away && silent_for > member.seat.patience(),
             }
         });
         Snapshot {

@@ -224,7 +224,7 @@ fn play(log: &LogCore, seed: u64) {
     let models = models.collect();
     let (committed, ghosts) = (BTreeMap::new(), Vec::new());
     let now = Timestamp::from_millis(0);
-    let mut play = Play { log, group: Group::new("g"), now, ids: 0, models, committed, ghosts };
+    let mut play = Play { log, group: Group::new("g", &log.engine), now, ids: 0, models, committed, ghosts };
     match random.below(16) {
         0 => {} // cooperative sticky, which takes most of the time
         1 => play.group.set_assignor(Named::new(Sticky)),

@@ -16,10 +16,11 @@ use crate::consumer::subscription::Subscription;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::partition::watermarks::Signal;
+use crate::partition::write_behind::Engine;
 
 /// All groups of a log, and what they committed: kept in the log's slot for this floor.
-#[derive(Default)]
 pub(crate) struct Groups {
+    engine: Arc<Engine>,
     pub(crate) committed: Committed,
     pub(crate) shares: Shares,
     /// Never shrinks, so that two handles of one name always mean the same group.
@@ -33,7 +34,15 @@ pub(crate) struct Groups {
 impl Groups {
     /// Those of `log`.
     pub(crate) fn of(log: &LogCore) -> Arc<Groups> {
-        log.upper(Groups::default)
+        log.upper(|| Groups {
+            engine: Arc::clone(&log.engine),
+            committed: Committed::default(),
+            shares: Shares::default(),
+            groups: Mutex::default(),
+            epochs: AtomicU64::default(),
+            members: AtomicU64::default(),
+            expiry: OnceLock::new(),
+        })
     }
 
     /// The group called `name`.
@@ -42,7 +51,7 @@ impl Groups {
         if let Some(group) = groups.get(name) {
             return Arc::clone(group);
         }
-        let group = Arc::new(Group::new(name));
+        let group = Arc::new(Group::new(name, &self.engine));
         groups.insert(name.to_owned(), Arc::clone(&group));
         group
     }

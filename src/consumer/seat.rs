@@ -35,6 +35,8 @@ pub(crate) struct Seat {
     pub(crate) session_timeout: Duration,
     pub(crate) signal: Arc<Signal>,
     heard: AtomicI64,
+    /// What `heard` said when the user was last warned.
+    warned: AtomicI64,
     /// What its consumer shows.
     progress: OnceLock<Arc<Progress>>,
     /// Written under the lock of the group.
@@ -57,6 +59,7 @@ impl Seat {
             session_timeout,
             signal,
             heard,
+            warned: AtomicI64::new(INSIDE),
             progress: OnceLock::new(),
             fate,
         })
@@ -99,6 +102,24 @@ impl Seat {
     /// When silence will have lasted for `allowed`, if nothing is heard from `now` on.
     pub(crate) fn due(&self, allowed: Duration, now: Timestamp) -> Timestamp {
         now.saturating_add(allowed.saturating_sub(self.silent_for(now)))
+    }
+
+    /// After how long a silence the user is warned.
+    pub(crate) fn patience(&self) -> Duration {
+        self.max_poll_interval / 2
+    }
+
+    /// When the user is to be warned, if nothing is heard from `now` on; `None` where that was done in this silence.
+    pub(crate) fn warning_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let heard = self.heard.load(Ordering::Acquire);
+        let is_done = heard != INSIDE && self.warned.load(Ordering::Acquire) == heard;
+        (!is_done).then(|| self.due(self.patience().saturating_add(Duration::from_nanos(1)), now))
+    }
+
+    /// Whether the user is to be warned now: once for each silence.
+    pub(crate) fn warns(&self, now: Timestamp) -> bool {
+        let heard = self.heard.load(Ordering::Acquire);
+        self.silent_for(now) > self.patience() && self.warned.swap(heard, Ordering::AcqRel) != heard
     }
 
     pub(crate) fn fate(&self) -> Fate {

@@ -31,6 +31,7 @@ use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
 use crate::partition::core::{Opened, PartitionCore};
 use crate::partition::cursor::Cursor;
 use crate::partition::cursor::Store;
+use crate::partition::event::{Event, Hook};
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
@@ -67,6 +68,7 @@ pub struct LogBuilder {
     max_block: Duration,
     staging: Option<PathBuf>,
     offsets_retention: Option<Duration>,
+    hook: Option<Hook>,
     clock: Arc<dyn Clock>,
     codecs: Codecs,
     /// The first setting that cannot be, told when the log is opened.
@@ -82,6 +84,7 @@ impl Default for LogBuilder {
             max_block: Duration::from_secs(60),
             staging: None,
             offsets_retention: None,
+            hook: None,
             clock: Arc::new(SystemClock),
             codecs: Codecs::default(),
             wrong: None,
@@ -138,6 +141,30 @@ impl LogBuilder {
         self
     }
 
+    /// Whom to tell of what happens unasked: members that are late, a disk that is full, a partition that failed.
+    ///
+    /// It is called on the log's callback thread, with no lock held, in the order in which things happen, and may use the log,
+    /// but not wait in it. A panic in it is contained. What is told when a log ends may not be heard any more.
+    ///
+    /// ```
+    /// use tapelog::{Log, admin::Event};
+    ///
+    /// let log = Log::builder()
+    ///     .on_event(|event| match event {
+    ///         Event::MemberLate { group, member, silent_for, .. } => {
+    ///             eprintln!("{member} of {group} has not polled for {silent_for:?}");
+    ///         }
+    ///         other => eprintln!("{other:?}"),
+    ///     })
+    ///     .in_memory()?;
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(tell));
+        self
+    }
+
     /// Where time comes from, in place of the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<impl Clock>) -> Self {
@@ -176,6 +203,7 @@ impl LogBuilder {
         self.check()?;
         let pool = Pool::heap(self.memory_limit)?;
         let engine = Engine::new(pool, self.codecs, self.clock, None, self.max_block);
+        self.hook.into_iter().for_each(|hook| engine.on_event(hook));
         let report = RecoveryReport { clean: true, leader_epoch: 1, ..RecoveryReport::default() };
         let topics = built_in()
             .map(|(name, id)| {
@@ -301,6 +329,13 @@ impl LogBuilder {
         remove_stray_staging(&directory, staging_id)?;
 
         let engine = Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
+        self.hook.into_iter().for_each(|hook| engine.on_event(hook));
+        for item in &report.items {
+            if let Some(kept_in) = item.kept_in.clone() {
+                let (partition, reason) = (item.partition.clone(), item.reason.clone());
+                engine.tell(Event::Quarantined { partition, kept_in, reason });
+            }
+        }
         let topics = found
             .into_iter()
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))

@@ -20,6 +20,7 @@ pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
 pub(crate) mod drain;
+pub(crate) mod event;
 pub(crate) mod head;
 pub(crate) mod lease;
 pub(crate) mod records;
