@@ -68,6 +68,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
     }
 
+    /// How long ago `earlier` was; zero where it is later than this moment.
+    pub(crate) fn saturating_since(self, earlier: Timestamp) -> Duration {
+        Duration::from_nanos(u64::try_from(i128::from(self.0) - i128::from(earlier.0)).unwrap_or(0))
+    }
+
     /// This moment minus `duration`, saturating.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {

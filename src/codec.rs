@@ -1,8 +1,11 @@
 //! Compression of blocks: the value that a topic stores ([`Compression`]), the trait behind it ([`Codec`]),
 //! and the registry of a log.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -243,18 +246,32 @@ fn exactly(written: usize, expected: usize) -> Result<(), CodecError> {
 
 /// The codecs of a log, by id: the built-in ones and the user's.
 #[derive(Clone)]
-pub(crate) struct Codecs(Vec<Arc<dyn Codec>>);
+pub(crate) struct Codecs {
+    codecs: Vec<Arc<dyn Codec>>,
+    failures: Arc<Failures>,
+}
+
+/// Told the name of a codec that fails to compress, and why.
+type OnFailure = Box<dyn Fn(&str, String) + Send + Sync>;
+
+/// Who is told of codecs that fail, and of which that was done.
+#[derive(Default)]
+struct Failures {
+    on_failure: OnceLock<OnFailure>,
+    told: Mutex<BTreeSet<u8>>,
+}
 
 impl Default for Codecs {
     fn default() -> Self {
-        Codecs(vec![
+        let codecs: Vec<Arc<dyn Codec>> = vec![
             Arc::new(Lz4),
             Arc::new(Snappy),
             #[cfg(feature = "gzip")]
             Arc::new(Gzip),
             #[cfg(feature = "zstd")]
             Arc::new(Zstd),
-        ])
+        ];
+        Codecs { codecs, failures: Arc::default() }
     }
 }
 
@@ -270,12 +287,12 @@ impl Codecs {
             let message = format!("codec id {id} of {name:?} is taken by {:?}", other.name());
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        self.0.push(codec);
+        self.codecs.push(codec);
         Ok(())
     }
 
     fn find(&self, id: u8) -> Option<&Arc<dyn Codec>> {
-        self.0.iter().find(|c| c.id() == id)
+        self.codecs.iter().find(|c| c.id() == id)
     }
 
     fn get(&self, id: u8) -> Result<&Arc<dyn Codec>> {
@@ -311,7 +328,26 @@ impl Codecs {
         if !gained {
             output.resize(start, 0);
         }
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.failed(compression.id(), codec.name(), error.to_string()),
+            Err(_) => self.failed(compression.id(), codec.name(), "it panicked".to_owned()),
+        }
         gained
+    }
+
+    /// Has `tell` hear of each codec that fails to compress, once.
+    pub(crate) fn on_failure(&self, tell: OnFailure) {
+        self.failures.on_failure.get_or_init(|| tell);
+    }
+
+    #[cold]
+    fn failed(&self, id: u8, name: &str, reason: String) {
+        if let Some(tell) = self.failures.on_failure.get()
+            && self.failures.told.lock().insert(id)
+        {
+            tell(name, reason);
+        }
     }
 
     /// Fills `output` from `input`, compressed with codec `id`.

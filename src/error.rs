@@ -31,6 +31,8 @@ pub enum ErrorKind {
     InvalidConfig,
     /// An argument that no state of the log could make valid.
     InvalidArgument,
+    /// The pattern of a subscription is no regular expression.
+    InvalidRegularExpression,
     /// One record is larger than the topic or the log allows.
     RecordTooLarge,
     /// What one append call carries is larger than an append, or a segment, may be.

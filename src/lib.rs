@@ -58,7 +58,8 @@
 //!
 //! # Features
 //!
-//! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners.
+//! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners, `regex` subscriptions by
+//! regular expression.
 //!
 //! # What it is not
 //!
@@ -107,10 +108,12 @@ pub mod partitioner {
     pub use crate::producer::partitioner::*;
 }
 pub mod admin {
-    //! What an open found, and did about it; what files hold, what is damaged in them, and what became of it.
+    //! What an open found, and did about it; what files hold, what is damaged in them, and what became of it; what a
+    //! log says unasked.
     pub use crate::log::repair::RepairReport;
     pub use crate::log::report::{RecoveryItem, RecoveryReport};
     pub use crate::log::verify::{FileKind, FileReport, VerifyReport};
+    pub use crate::partition::event::Event;
     pub use crate::partition::recovery::RecoveryAction;
     pub use crate::segment::check::{DamageKind, FileDamage};
     pub use crate::segment::dump::{DumpedBatch, DumpedEntry, DumpedProducer, SegmentDump, dump_segment};

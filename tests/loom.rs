@@ -505,6 +505,204 @@ fn no_wake_up_is_lost() {
     is_refused("a list from before the append", LOST, || park(Parking::EarlyList, 1, 1));
 }
 
+// ---- A poll that waits: one bell, rung by partitions, by changes of the topics, and by a wake-up. Whatever there is to
+// do, it returns.
+
+#[derive(Clone, Copy, PartialEq)]
+enum Polling {
+    /// Looks, then registers with each source, which looks again under its lock; the bell stays rung until it is heard.
+    Right,
+    /// The bell is silenced before it is waited for.
+    ForgetfulBell,
+    /// A partition that registers does not look again.
+    NoSecondLook,
+    /// A partition looks again for what comes after its end of now, not after what the poll has counted.
+    LooksFromTheEnd,
+    /// Only the first partition is asked to ring.
+    OnePartition,
+    /// A wake-up rings before it says what for.
+    RingsBeforeTheWord,
+    /// A change of the topics rings before it can be seen.
+    RingsBeforeTheChange,
+    /// Who makes a change wakes whom he finds without the lock held that those register under.
+    ChangesWithoutTheLock,
+}
+
+/// The bell of one consumer, which sleeps in `wait` only, once it has said who it is.
+#[derive(Default)]
+struct Bell {
+    rung: Lock<bool>,
+    sleeper: Lock<Option<thread::Thread>>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        let mut rung = self.rung.lock();
+        if !std::mem::replace(&mut *rung, true) {
+            drop(rung);
+            if let Some(sleeper) = &*self.sleeper.lock() {
+                sleeper.unpark();
+            }
+        }
+    }
+
+    fn wait(&self, polling: Polling) {
+        if polling == Polling::ForgetfulBell {
+            *self.rung.lock() = false;
+        }
+        while !std::mem::take(&mut *self.rung.lock()) {
+            thread::park();
+        }
+    }
+}
+
+/// A source of records: how many there are, and who waits for more.
+#[derive(Default)]
+struct Source {
+    end: AtomicUsize,
+    waits: Lock<bool>,
+}
+
+impl<T: Default> Default for Lock<T> {
+    fn default() -> Self {
+        Lock::new(T::default())
+    }
+}
+
+struct Waiting {
+    polling: Polling,
+    bell: Bell,
+    partitions: [Source; 2],
+    topics: Source,
+    woken: AtomicBool,
+}
+
+impl Waiting {
+    fn append(&self, partition: usize) {
+        let source = &self.partitions[partition];
+        let mut waits = source.waits.lock();
+        source.end.store(source.end.load(Ordering::Relaxed) + 1, Ordering::Release);
+        let rings = std::mem::take(&mut *waits);
+        drop(waits);
+        if rings {
+            self.bell.ring();
+        }
+    }
+
+    fn change(&self) {
+        if self.polling == Polling::ChangesWithoutTheLock {
+            let rings = std::mem::take(&mut *self.topics.waits.lock());
+            self.topics.end.store(1, Ordering::Release);
+            if rings {
+                self.bell.ring();
+            }
+            return;
+        }
+        let mut waits = self.topics.waits.lock();
+        let early = self.polling == Polling::RingsBeforeTheChange;
+        if early && std::mem::take(&mut *waits) {
+            self.bell.ring();
+            drop(waits);
+            self.topics.end.store(1, Ordering::Release);
+            return;
+        }
+        self.topics.end.store(1, Ordering::Release);
+        if std::mem::take(&mut *waits) {
+            self.bell.ring();
+        }
+    }
+
+    fn wake_up(&self) {
+        if self.polling == Polling::RingsBeforeTheWord {
+            self.bell.ring();
+            self.woken.store(true, Ordering::Release);
+        } else {
+            self.woken.store(true, Ordering::Release);
+            self.bell.ring();
+        }
+    }
+
+    /// Waits until the partitions hold `enough` together, or there is a change or a wake-up where `for_all_else`.
+    fn poll(&self, enough: usize, for_all_else: bool) {
+        *self.bell.sleeper.lock() = Some(thread::current());
+        loop {
+            if self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            if for_all_else && self.topics.end.load(Ordering::Acquire) > 0 {
+                return;
+            }
+            let counted = [0, 1].map(|at| self.partitions[at].end.load(Ordering::Acquire));
+            if counted.iter().sum::<usize>() >= enough || self.listen(counted) {
+                if counted.iter().sum::<usize>() >= enough {
+                    return;
+                }
+                continue;
+            }
+            self.bell.wait(self.polling);
+        }
+    }
+
+    /// Has the bell rung by whatever comes; true where something has come since it was looked for.
+    fn listen(&self, counted: [usize; 2]) -> bool {
+        let partitions = if self.polling == Polling::OnePartition { 1 } else { 2 };
+        for (source, counted) in self.partitions.iter().zip(counted).take(partitions) {
+            let mut waits = source.waits.lock();
+            let end = source.end.load(Ordering::Acquire);
+            let counted = if self.polling == Polling::LooksFromTheEnd { end } else { counted };
+            if self.polling != Polling::NoSecondLook && end > counted {
+                return true;
+            }
+            *waits = true;
+        }
+        let mut waits = self.topics.waits.lock();
+        if self.topics.end.load(Ordering::Acquire) > 0 {
+            return true;
+        }
+        *waits = true;
+        false
+    }
+}
+
+/// One consumer that polls, and two others that do what is to end its wait.
+fn poll_waits(polling: Polling, others: [fn(&Waiting); 2], enough: usize, for_all_else: bool) {
+    // Leaked for the same reason as above.
+    let waiting: &'static Waiting = Box::leak(Box::new(Waiting {
+        polling,
+        bell: Bell::default(),
+        partitions: Default::default(),
+        topics: Source::default(),
+        woken: AtomicBool::new(false),
+    }));
+    // Not the thread of the model: a wake-up that nobody needs any more would disturb how that one joins others.
+    let poll = thread::spawn(move || waiting.poll(enough, for_all_else));
+    let other = thread::spawn(move || others[0](waiting));
+    others[1](waiting);
+    poll.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn a_poll_that_waits_returns_when_there_is_something() {
+    let both: [fn(&Waiting); 2] = [|w| w.append(0), |w| w.append(1)];
+    let wakes: [fn(&Waiting); 2] = [|_| {}, Waiting::wake_up];
+    let changes: [fn(&Waiting); 2] = [|w| w.append(0), Waiting::change];
+    holds(move || poll_waits(Polling::Right, both, 1, false));
+    holds(move || poll_waits(Polling::Right, both, 2, false));
+    holds(move || poll_waits(Polling::Right, wakes, 1, false));
+    holds(move || poll_waits(Polling::Right, changes, 2, true));
+    let lost = |what, polling, others, enough, all| {
+        is_refused(what, LOST, move || poll_waits(polling, others, enough, all));
+    };
+    lost("a bell that forgets", Polling::ForgetfulBell, both, 2, false);
+    lost("registering without a second look", Polling::NoSecondLook, both, 2, false);
+    lost("a second look from the end", Polling::LooksFromTheEnd, both, 2, false);
+    lost("one partition of two", Polling::OnePartition, [|_| {}, |w| w.append(1)], 1, false);
+    lost("a wake-up that rings first", Polling::RingsBeforeTheWord, wakes, 1, false);
+    lost("a change that rings first", Polling::RingsBeforeTheChange, changes, 2, true);
+    lost("a change without the lock", Polling::ChangesWithoutTheLock, changes, 2, true);
+}
+
 // ---- The lease: an appender without the lock, and whoever needs it to stand still.
 
 /// A flag for the checker, which knows the order of sequentially consistent accesses by fences only.

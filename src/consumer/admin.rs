@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::assignor::Assignor;
+use crate::consumer::backlog::Backlog;
 use crate::consumer::builder::ConsumerBuilder;
-use crate::consumer::group::{Group, Groups};
+use crate::consumer::group::Group;
+use crate::consumer::groups::Groups;
 use crate::consumer::options::Named;
 use crate::consumer::poll::Consumer;
 use crate::consumer::states::GroupState;
+use crate::consumer::subscription::Pattern;
 use crate::error::Result;
 use crate::log::core::LogCore;
+use crate::partition::core::PartitionCore;
 use crate::topic_partition::TopicPartition;
 
 /// Consumers that share the work: each partition of their topics is read by one of them.
@@ -61,14 +65,19 @@ pub struct MemberDescription {
     pub id: String,
     /// The name that it gave itself.
     pub instance_id: Option<String>,
-    /// The topics that it asked for, in order.
+    /// The topics that it asked for, in order; where it asked by a pattern, those that match now.
     pub subscriptions: Vec<String>,
+    /// The pattern that it asked by.
+    pub pattern: Option<Pattern>,
     /// What it reads, in order.
     pub assignment: Vec<TopicPartition>,
     /// Whether it is a static member whose consumer was closed, and whose partitions wait for the next one.
     pub away: bool,
     /// How long ago it polled or committed last, by the log's clock; zero while it is inside of a poll.
     pub silent_for: Duration,
+    /// How long ago a poll of it returned records last, or found none, by the log's clock; `None` while there is nothing
+    /// that it could read. It grows while a member does not poll, or is kept from reading.
+    pub starved_for: Option<Duration>,
     /// A warning: it has been silent for more than half of its `max_poll_interval`, after which it is taken out.
     pub late: bool,
 }
@@ -77,6 +86,7 @@ impl ConsumerGroup {
     pub(crate) fn new(log: Arc<LogCore>, name: &str) -> Self {
         let groups = Groups::of(&log);
         let group = groups.group(name);
+        groups.expire(&log);
         ConsumerGroup { log, groups, group }
     }
 
@@ -97,6 +107,14 @@ impl ConsumerGroup {
     /// As [`ConsumerBuilder::subscribe`].
     pub fn subscribe<T: Into<String>>(&self, topics: impl IntoIterator<Item = T>) -> Result<Consumer> {
         self.consumer().subscribe(topics)
+    }
+
+    /// A member with default settings that shares the topics whose names match with the others.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::subscribe_pattern`].
+    pub fn subscribe_pattern(&self, pattern: Pattern) -> Result<Consumer> {
+        self.consumer().subscribe_pattern(pattern)
     }
 
     /// Has `assignor` share out the partitions from now on, for all handles and members of the group, except for
@@ -124,9 +142,11 @@ impl ConsumerGroup {
             id: member.id,
             instance_id: member.instance_id,
             subscriptions: member.subscriptions,
+            pattern: member.pattern,
             assignment: member.owned,
             away: member.away,
             silent_for: member.silent_for,
+            starved_for: member.starved_for,
             late: member.late,
         });
         let assignor = found.assignor.to_string();
@@ -150,19 +170,33 @@ impl ConsumerGroup {
     /// # Errors
     /// `Closed`; what reading the committed offsets gives.
     pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        self.each(|core, from| Ok(core.high_watermark().saturating_sub(from)))
+    }
+
+    /// As [`ConsumerGroup::lag`], with bytes and time beside it: exact, whatever was deleted, or is not there. It reads
+    /// where lag only subtracts: a record of each partition, and some headers.
+    ///
+    /// # Errors
+    /// `Closed`; what reading the committed offsets and the partitions gives.
+    pub fn backlog(&self) -> Result<BTreeMap<TopicPartition, Backlog>> {
+        self.each(|core, from| Backlog::of(core, from, core.high_watermark()))
+    }
+
+    /// Asks something of each partition that the group has to do with, and of the offset where it stands.
+    fn each<T>(&self, ask: impl Fn(&PartitionCore, u64) -> Result<T>) -> Result<BTreeMap<TopicPartition, T>> {
         let committed = self.groups.committed.of_group(&self.log, self.name())?;
         self.groups.revive(&self.log, &self.group)?;
         let subscribed = self.group.snapshot(&self.log).topics.into_values();
         let subscribed = subscribed.flat_map(|(id, count)| (0..count).map(move |number| (id, number)));
-        let mut lag = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for (id, number) in committed.keys().copied().chain(subscribed) {
             let Some(topic) = self.log.topic_by_id(id) else { continue };
             let Ok(core) = topic.with_partition(number, Arc::clone) else { continue };
             let start = core.start_offset();
             let from = committed.get(&(id, number)).map_or(start, |committed| committed.offset.max(start));
-            lag.insert(core.identity().tp.clone(), core.high_watermark().saturating_sub(from));
+            answers.insert(core.identity().tp.clone(), ask(&core, from)?);
         }
-        Ok(lag)
+        Ok(answers)
     }
 
     /// Deletes the group, with all that it committed. Its name can be used again.

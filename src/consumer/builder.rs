@@ -9,6 +9,7 @@ use crate::consumer::listener::RebalanceListener;
 use crate::consumer::options::{Named, OffsetReset, Options, WaitStrategy};
 use crate::consumer::poll::Consumer;
 use crate::consumer::reading::Reading;
+use crate::consumer::subscription::Pattern;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::topic_partition::TopicPartition;
@@ -68,6 +69,29 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How many bytes of records, as frames, are to be there before a poll that may wait returns: 1 unless set, which is the
+    /// first record. It returns what there is, be it nothing, once its time is over, and earlier where there are as many
+    /// records as it may return, or a partition is in trouble. (Kafka: `fetch.min.bytes`.)
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tapelog::{Log, Record, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// let ticks = log.create_topic("ticks", TopicConfig::new())?.partition(0)?;
+    /// let group = log.consumer_group("risk")?;
+    /// let mut consumer = group.consumer().min_bytes(100).subscribe(["ticks"])?;
+    /// ticks.append(Record::new("150.23"))?;
+    /// ticks.append(Record::new("150.24"))?;
+    /// ticks.append(Record::new("150.25"))?;
+    /// assert_eq!(consumer.poll(Duration::MAX)?.len(), 3);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    pub fn min_bytes(mut self, bytes: usize) -> Self {
+        self.options.min_bytes = bytes;
+        self
+    }
+
     /// Has poll commit the positions, once `interval` has passed by the log's clock, and close, and whenever a
     /// partition is given up. Off unless set.
     ///
@@ -108,6 +132,8 @@ impl ConsumerBuilder {
     /// by the log's clock. A commit counts as a sign of life, as does to be inside of a poll or of its listener.
     /// (Kafka: `max.poll.interval.ms`.)
     ///
+    /// After half of that time, an [`Event`](crate::admin::Event) and
+    /// [`MemberDescription::late`](crate::consumer::MemberDescription::late) warn of it.
     /// Who is late finds its commits refused with `CommitFailed`; its next poll tells the listener that all was
     /// lost, and joins again.
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
@@ -137,6 +163,16 @@ impl ConsumerBuilder {
     pub fn subscribe<T: Into<String>>(self, topics: impl IntoIterator<Item = T>) -> Result<Consumer> {
         let mut consumer = self.build()?;
         consumer.subscribe(topics)?;
+        Ok(consumer)
+    }
+
+    /// A consumer that shares the topics whose names match, now or later, with the other members of its group.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::build`] and [`Consumer::subscribe_pattern`].
+    pub fn subscribe_pattern(self, pattern: Pattern) -> Result<Consumer> {
+        let mut consumer = self.build()?;
+        consumer.subscribe_pattern(pattern)?;
         Ok(consumer)
     }
 

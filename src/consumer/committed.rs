@@ -2,11 +2,13 @@
 //! that they make, kept in step.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
-use crate::consumer::offsets::{CommittedOffset, GroupOffsets, OffsetKey, OffsetTable};
+use crate::consumer::expiry::Use;
+use crate::consumer::offsets::{CommittedOffset, GroupOffsets, Members, OffsetKey, OffsetTable};
 use crate::consumer::stored_seats::{self, GroupSeats, SeatTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::CONSUMER_OFFSETS;
@@ -132,7 +134,8 @@ impl Committed {
                 let key = OffsetKey { group, topic_id, partition };
                 (key.encode(), None)
             });
-            let changes: Vec<_> = changes.collect();
+            let members = tables.offsets.members(group).map(|_| (Members::key(group), None));
+            let changes: Vec<_> = changes.chain(members).collect();
             apply(tables, partition, Wait::For(log.engine.max_block), log.engine.clock.now(), &changes)
         })
     }
@@ -168,6 +171,77 @@ impl Committed {
             apply(tables, partition, Wait::No, log.engine.clock.now(), &changes)
         })
     }
+
+    /// Writes down that the group has members, where that is not there yet.
+    pub(crate) fn note_members(&self, log: &LogCore, group: &str) -> Result<()> {
+        let since = log.engine.clock.now();
+        self.with(log, |tables, partition| {
+            if tables.offsets.members(group).is_some_and(|members| members.has_some) {
+                return Ok(());
+            }
+            let change = (Members::key(group), Some(Members { has_some: true, since }.encode()));
+            apply(tables, partition, Wait::For(log.engine.max_block), since, &[change])
+        })
+    }
+
+    /// Forgets what has expired by `now`, and writes down which groups have become empty.
+    pub(crate) fn expire(
+        &self,
+        log: &LogCore,
+        now: Timestamp,
+        retention: Duration,
+        use_of: impl Fn(&str, Option<Members>) -> Use,
+    ) -> Result<Swept> {
+        self.with(log, |tables, partition| {
+            let (mut swept, mut changes) = (Swept::default(), Vec::new());
+            let names = tables.offsets.names();
+            swept.is_empty = names.is_empty();
+            for group in names {
+                let written = tables.offsets.members(&group);
+                let use_of = use_of(&group, written);
+                let mut left = 0;
+                for (&(topic_id, partition), committed) in tables.offsets.group(&group).into_iter().flatten()
+                {
+                    let expiry = use_of.expiry(topic_id, committed.timestamp, retention);
+                    if expiry.is_some_and(|expiry| expiry <= now) {
+                        changes.push((OffsetKey { group: &group, topic_id, partition }.encode(), None));
+                    } else {
+                        left += 1;
+                        swept.next = swept.next.into_iter().chain(expiry).min();
+                    }
+                }
+                let members = match use_of {
+                    Use::Empty(_) | Use::Outside if left == 0 => {
+                        swept.forgotten.push(group.clone());
+                        None
+                    }
+                    Use::Empty(since) => Some(Members { has_some: false, since }),
+                    _ => written,
+                };
+                if members != written {
+                    changes.push((Members::key(&group), members.map(Members::encode)));
+                }
+            }
+            for some in changes.chunks(APPEND) {
+                apply(tables, partition, Wait::For(log.engine.max_block), now, some)?;
+            }
+            Ok(swept)
+        })
+    }
+}
+
+/// How many changes are appended at a time where any number may come: all the keys of as many fit into one append.
+const APPEND: usize = 1000;
+
+/// What was found of the offsets that may expire.
+#[derive(Default)]
+pub(crate) struct Swept {
+    /// Groups of which nothing is left.
+    pub(crate) forgotten: Vec<String>,
+    /// When the next offset expires, if nothing changes.
+    pub(crate) next: Option<Timestamp>,
+    /// Whether nothing was written down of any group.
+    pub(crate) is_empty: bool,
 }
 
 type Change = (Vec<u8>, Option<Vec<u8>>);

@@ -30,69 +30,19 @@ use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::consumer::assignor::{CooperativeSticky, GroupFacts, MemberFacts, select};
-use crate::consumer::committed::{Committed, Entry, at};
+use crate::consumer::committed::{Entry, at};
+use crate::consumer::expiry::Use;
 use crate::consumer::options::{Assignors, Named, Options};
 use crate::consumer::seat::{Fate, Seat};
-use crate::consumer::share::group::Shares;
 use crate::consumer::states::GroupState;
+use crate::consumer::subscription::{Pattern, Subscription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::core::LogCore;
+use crate::log::core::{LogCore, TopicCore};
 use crate::log::keeper::Job;
+use crate::partition::event::Event;
 use crate::partition::watermarks::Signal;
+use crate::partition::write_behind::Engine;
 use crate::topic_partition::TopicPartition;
-
-/// All groups of a log, and what they committed: kept in the log's slot for this floor.
-#[derive(Default)]
-pub(crate) struct Groups {
-    pub(crate) committed: Committed,
-    pub(crate) shares: Shares,
-    /// Never shrinks, so that two handles of one name always mean the same group.
-    groups: Mutex<HashMap<String, Arc<Group>>>,
-    epochs: AtomicU64,
-    members: AtomicU64,
-}
-
-impl Groups {
-    /// Those of `log`.
-    pub(crate) fn of(log: &LogCore) -> Arc<Groups> {
-        log.upper(Groups::default)
-    }
-
-    /// The group called `name`.
-    pub(crate) fn group(&self, name: &str) -> Arc<Group> {
-        let mut groups = self.groups.lock();
-        if let Some(group) = groups.get(name) {
-            return Arc::clone(group);
-        }
-        let group = Arc::new(Group::new(name));
-        groups.insert(name.to_owned(), Arc::clone(&group));
-        group
-    }
-
-    /// A number for one stay of a partition with one consumer; never 0, never given twice.
-    pub(crate) fn next_epoch(&self) -> u64 {
-        self.epochs.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// An id for a member; ids sort in the order in which members come.
-    pub(crate) fn next_member(&self) -> Arc<str> {
-        format!("member-{:08}", self.members.fetch_add(1, Ordering::Relaxed) + 1).into()
-    }
-
-    /// Commits for a group: as one of its members, or from outside while it has none.
-    pub(crate) fn commit(
-        &self,
-        log: &LogCore,
-        group: &Group,
-        seat: Option<&Arc<Seat>>,
-        entries: &[Entry],
-    ) -> Result<()> {
-        let now = log.engine.clock.roughly_now();
-        self.revive(log, group)?;
-        group.look(now);
-        self.committed.commit(log, &group.name, entries, || group.check_commit(seat, entries, now))
-    }
-}
 
 /// A partition of a topic with the topic's id: a topic created anew under an old name is another place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,6 +63,8 @@ pub(crate) enum Step {
 /// One group.
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
+    /// By which users are told of members.
+    engine: Arc<Engine>,
     /// Rises with whatever a member may have to act on: one load tells a poll that there is nothing.
     change: AtomicU64,
     /// By when somebody has to look for members that are silent; never late, maybe early. Written under the lock.
@@ -127,6 +79,8 @@ pub(crate) struct Group {
 struct State {
     /// Whether anybody ever joined since the group was created or deleted.
     known: bool,
+    /// When the last member went.
+    emptied: Option<Timestamp>,
     members: BTreeMap<Arc<str>, Member>,
     /// What members follow that name none.
     assignor: Named,
@@ -144,7 +98,7 @@ struct State {
 /// A member as the group sees it.
 struct Member {
     seat: Arc<Seat>,
-    subscriptions: BTreeSet<String>,
+    asked: Subscription,
     /// Those that it would follow; the group's where it names none.
     assignors: Assignors,
     /// A static member whose consumer is closed: its seat is kept for the next one.
@@ -159,6 +113,11 @@ impl Member {
     fn due(&self, now: Timestamp) -> Timestamp {
         let allowed = if self.away { self.seat.session_timeout } else { self.seat.max_poll_interval };
         self.seat.due(allowed, now)
+    }
+
+    /// When somebody has to look at it next: before it is taken out its user is warned.
+    fn look_due(&self, now: Timestamp) -> Timestamp {
+        if self.away { self.due(now) } else { self.seat.warning_due(now).unwrap_or_else(|| self.due(now)) }
     }
 }
 
@@ -176,22 +135,26 @@ pub(crate) struct MemberSnapshot {
     pub(crate) id: String,
     pub(crate) instance_id: Option<String>,
     pub(crate) subscriptions: Vec<String>,
+    pub(crate) pattern: Option<Pattern>,
     pub(crate) owned: Vec<TopicPartition>,
     pub(crate) away: bool,
     pub(crate) silent_for: Duration,
+    pub(crate) starved_for: Option<Duration>,
     pub(crate) late: bool,
 }
 
 impl Group {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, engine: &Arc<Engine>) -> Self {
         Group {
             name: name.into(),
+            engine: Arc::clone(engine),
             change: AtomicU64::new(0),
             due: AtomicI64::new(i64::MAX),
             revived: AtomicBool::new(false),
             has_static: AtomicBool::new(false),
             state: Mutex::new(State {
                 known: false,
+                emptied: None,
                 members: BTreeMap::new(),
                 assignor: Named::new(CooperativeSticky),
                 generation: 0,
@@ -233,7 +196,7 @@ impl Group {
         &self,
         id: Arc<str>,
         options: &Options,
-        subscriptions: BTreeSet<String>,
+        asked: Subscription,
         signal: &Arc<Signal>,
         now: Timestamp,
     ) -> Result<Arc<Seat>> {
@@ -251,18 +214,25 @@ impl Group {
         let seat = Seat::new(Arc::clone(&id), options.instance_id.clone(), allowed, Arc::clone(signal), now);
         if let Some(member) = state.members.get_mut(&id) {
             member.seat.end(Fate::Replaced);
+            if !member.away {
+                self.engine.tell(Event::MemberReplaced {
+                    group: self.name.to_string(),
+                    member: id.to_string(),
+                    instance_id: options.instance_id.clone().unwrap_or_default(),
+                });
+            }
             member.seat = Arc::clone(&seat);
             (member.away, member.revived) = (false, false);
             let renamed = member.assignors.names() != assignors.names();
             std::mem::swap(&mut member.assignors, &mut assignors); // the old ones are not dropped under the lock
-            if member.subscriptions != subscriptions || renamed {
-                member.subscriptions = subscriptions;
+            if member.asked != asked || renamed {
+                member.asked = asked;
                 self.replan(&mut state);
             }
         } else {
             let target = BTreeSet::new();
             let (away, revived) = (false, false);
-            let member = Member { seat: Arc::clone(&seat), subscriptions, assignors, away, revived, target };
+            let member = Member { seat: Arc::clone(&seat), asked, assignors, away, revived, target };
             state.members.insert(id, member);
             self.replan(&mut state);
         }
@@ -278,11 +248,11 @@ impl Group {
     ///
     /// # Errors
     /// What its seat is refused with.
-    pub(crate) fn subscribe(&self, seat: &Arc<Seat>, subscriptions: BTreeSet<String>) -> Result<()> {
+    pub(crate) fn subscribe(&self, seat: &Arc<Seat>, asked: Subscription) -> Result<()> {
         let mut state = self.state.lock();
         let member = state.member(seat)?;
-        if member.subscriptions != subscriptions {
-            member.subscriptions = subscriptions;
+        if member.asked != asked {
+            member.asked = asked;
             self.replan(&mut state);
         }
         Ok(())
@@ -310,10 +280,10 @@ impl Group {
     }
 
     /// Removes a member and frees what it owns; the others share that out on their next polls.
-    pub(crate) fn leave(&self, seat: &Arc<Seat>) {
+    pub(crate) fn leave(&self, seat: &Arc<Seat>, now: Timestamp) {
         let mut state = self.state.lock();
         let gone = match state.member(seat) {
-            Ok(_) => self.remove(&mut state, &seat.id, Fate::Left),
+            Ok(_) => self.remove(&mut state, &seat.id, Fate::Left, now),
             Err(_) => None,
         };
         drop(state);
@@ -330,15 +300,16 @@ impl Group {
         }
     }
 
-    fn remove(&self, state: &mut State, id: &Arc<str>, fate: Fate) -> Option<Member> {
+    fn remove(&self, state: &mut State, id: &Arc<str>, fate: Fate, now: Timestamp) -> Option<Member> {
         let member = state.members.remove(id)?;
+        state.emptied = state.members.is_empty().then_some(now);
         member.seat.end(fate);
         state.owned.retain(|_, owner| owner != id);
         self.replan(state);
         Some(member)
     }
 
-    /// Takes out the members that have been silent for too long by `now`.
+    /// Takes out the members that have been silent for too long by `now`, and warns of those that soon will have been.
     pub(crate) fn look(&self, now: Timestamp) {
         if now.as_nanos() < self.due.load(Ordering::Acquire) {
             return;
@@ -346,16 +317,28 @@ impl Group {
         let mut state = self.state.lock();
         let late: Vec<_> = state.members.iter().filter(|(_, m)| m.due(now) <= now).collect();
         let late: Vec<Arc<str>> = late.into_iter().map(|(id, _)| Arc::clone(id)).collect();
-        let gone: Vec<_> = late.iter().map(|id| self.remove(&mut state, id, Fate::TimedOut)).collect();
+        let gone: Vec<_> =
+            late.iter().filter_map(|id| self.remove(&mut state, id, Fate::TimedOut, now)).collect();
+        let warned = state.members.values().filter(|member| !member.away && member.seat.warns(now));
+        let warned: Vec<_> = warned.map(|member| Arc::clone(&member.seat)).collect();
         self.schedule(&state, now);
         drop(state);
-        drop(gone); // with what is the user's: not under the lock
+        let of = |seat: &Seat| (self.name.to_string(), seat.id.to_string(), seat.silent_for(now));
+        for seat in warned {
+            let (group, member, silent_for) = of(&seat);
+            self.engine.tell(Event::MemberLate { group, member, silent_for });
+        }
+        // What is the user's in them is let go of here: not under the lock.
+        for gone in gone {
+            let (group, member, silent_for) = of(&gone.seat);
+            self.engine.tell(Event::MemberTimedOut { group, member, silent_for });
+        }
     }
 
     /// Says when to look for silent members next. Who is inside of a poll may leave it at once, and has all its time
     /// from then on.
     fn schedule(&self, state: &State, now: Timestamp) {
-        let due = state.members.values().map(|member| member.due(now)).min();
+        let due = state.members.values().map(|member| member.look_due(now)).min();
         self.due.store(due.unwrap_or(Timestamp::MAX).as_nanos(), Ordering::Release);
     }
 
@@ -439,7 +422,12 @@ impl Group {
     }
 
     /// Whether this commit may be made now. It is a sign of life.
-    fn check_commit(&self, seat: Option<&Arc<Seat>>, entries: &[Entry], now: Timestamp) -> Result<()> {
+    pub(crate) fn check_commit(
+        &self,
+        seat: Option<&Arc<Seat>>,
+        entries: &[Entry],
+        now: Timestamp,
+    ) -> Result<()> {
         let mut state = self.state.lock();
         match seat {
             Some(seat) => {
@@ -494,20 +482,34 @@ impl Group {
         Ok(())
     }
 
+    /// What its committed offsets are there for while it has members; else when the last one went, if there was one.
+    pub(crate) fn use_of_offsets(&self) -> (Option<Use>, Option<Timestamp>) {
+        let state = self.state.lock();
+        let found = match state.stage() {
+            _ if state.members.is_empty() => None,
+            GroupState::Stable => Some(Use::Reads(state.topics.values().map(|(id, _)| *id).collect())),
+            _ => Some(Use::Moving),
+        };
+        (found, state.emptied)
+    }
+
     pub(crate) fn snapshot(&self, log: &LogCore) -> Snapshot {
         let now = log.engine.clock.roughly_now();
         self.look(now);
         let state = self.state.lock();
+        let topics = state.topics_in(log);
         let members = state.members.iter().map(|(id, member)| {
             let silent_for = member.seat.silent_for(now);
             MemberSnapshot {
                 id: id.to_string(),
                 instance_id: member.seat.instance_id.clone(),
-                subscriptions: member.subscriptions.iter().cloned().collect(),
+                subscriptions: member.asked.names(&topics),
+                pattern: member.asked.pattern().cloned(),
                 owned: state.owned_by(id).map(|place| place.tp.clone()).collect(),
                 away: member.away,
                 silent_for,
-                late: !member.away && silent_for > member.seat.max_poll_interval / 2,
+                starved_for: member.seat.starved_for(now),
+                late: !member.away && silent_for > member.seat.patience(),
             }
         });
         Snapshot {
@@ -516,7 +518,7 @@ impl Group {
             stage: state.stage(),
             assignor: state.assignor().name,
             members: members.collect(),
-            topics: state.topics_in(log),
+            topics,
         }
     }
 }
@@ -590,12 +592,19 @@ impl State {
     }
 
     fn topics_in(&self, log: &LogCore) -> BTreeMap<String, (u64, u32)> {
-        let wanted: BTreeSet<&String> = self.members.values().flat_map(|m| &m.subscriptions).collect();
-        let found = wanted.into_iter().filter_map(|name| {
-            let topic = log.topic(name).ok()?;
-            Some((name.clone(), (topic.id, topic.partition_count())))
-        });
-        found.collect()
+        let mut found: Vec<Arc<TopicCore>> = Vec::new();
+        let mut patterns = Vec::new();
+        for member in self.members.values() {
+            match &member.asked {
+                Subscription::Topics(names) => found.extend(names.iter().filter_map(|n| log.topic(n).ok())),
+                Subscription::Pattern(pattern) => patterns.push(pattern),
+            }
+        }
+        if !patterns.is_empty() {
+            let matches = |topic: &Arc<TopicCore>| patterns.iter().any(|p| p.matches(&topic.name));
+            found.extend(log.topics().into_iter().filter(matches));
+        }
+        found.iter().map(|topic| (topic.name.to_string(), (topic.id, topic.partition_count()))).collect()
     }
 
     fn facts(&self) -> GroupFacts {
@@ -604,7 +613,7 @@ impl State {
             facts = facts.topic(name.as_str(), *partitions);
         }
         for (id, member) in &self.members {
-            let mut of_member = MemberFacts::new(&**id).subscribe(member.subscriptions.iter().cloned());
+            let mut of_member = MemberFacts::new(&**id).subscribe(member.asked.names(&self.topics));
             of_member.instance_id.clone_from(&member.seat.instance_id);
             let owned: Vec<_> = self.owned_by(id).map(|place| place.tp.clone()).collect();
             if !owned.is_empty() {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
-use crate::consumer::group::{Group, Groups, Member, Place};
+use crate::consumer::group::{Group, Member, Place};
+use crate::consumer::groups::Groups;
 use crate::consumer::options::Assignors;
 use crate::consumer::seat::Seat;
 use crate::consumer::stored_seats::{GroupSeats, StoredSeat};
+use crate::consumer::subscription::Subscription;
 use crate::error::Result;
 use crate::log::core::LogCore;
 use crate::topic_partition::TopicPartition;
@@ -56,8 +58,8 @@ impl Group {
             state.owned.extend(target.iter().map(|place| (place.clone(), Arc::clone(&id))));
             let allowed = [stored.session_timeout; 2];
             let seat = Seat::new(Arc::clone(&id), Some(name.clone()), allowed, Arc::default(), heard);
-            let (subscriptions, assignors) = (stored.topics.clone(), Assignors::default());
-            let member = Member { seat, subscriptions, assignors, away: true, revived: true, target };
+            let (asked, assignors) = (Subscription::Topics(stored.topics.clone()), Assignors::default());
+            let member = Member { seat, asked, assignors, away: true, revived: true, target };
             state.members.insert(id, member);
         }
         state.known = true;
@@ -71,7 +73,7 @@ impl Group {
             let stored = StoredSeat {
                 closed: member.away.then(|| member.seat.heard()),
                 session_timeout: member.seat.session_timeout,
-                topics: member.subscriptions.clone(),
+                topics: member.asked.names(&state.topics).into_iter().collect(),
                 target: member.target.iter().map(|place| (place.topic_id, place.tp.partition())).collect(),
             };
             Some((member.seat.instance_id.clone()?, stored))

@@ -59,7 +59,7 @@ impl Play<'_> {
         self.ids += 1;
         let model = &mut self.models[who];
         let id = format!("member-{:08}", self.ids).into();
-        let topics = BTreeSet::from(["t".to_owned()]);
+        let topics = Subscription::Topics(BTreeSet::from(["t".to_owned()]));
         let seat = self.group.join(id, &model.options, topics, &model.signal, self.now).unwrap();
         (model.seat, model.at, model.followed) = (Some(seat), At::Home, None);
     }
@@ -164,7 +164,7 @@ impl Play<'_> {
             } else if seat.instance_id.is_some() {
                 self.group.step_away(&seat, self.now);
             } else {
-                self.group.leave(&seat);
+                self.group.leave(&seat, self.now);
             }
         }
         model.parts.clear();
@@ -196,7 +196,7 @@ impl Play<'_> {
         assert!(self.group.check_commit(Some(&seat), &[entry], self.now).is_err());
         let owned = self.group.state.lock().owned.clone();
         self.group.release(&seat, &[place]);
-        self.group.leave(&seat);
+        self.group.leave(&seat, self.now);
         self.group.step_away(&seat, self.now);
         assert_eq!(self.group.state.lock().owned, owned);
     }
@@ -257,7 +257,7 @@ fn play(log: &LogCore, seed: u64) {
     let models = models.collect();
     let (committed, ghosts) = (BTreeMap::new(), Vec::new());
     let now = Timestamp::from_millis(0);
-    let mut play = Play { log, group: Group::new("g"), now, ids: 0, models, committed, ghosts };
+    let mut play = Play { log, group: Group::new("g", &log.engine), now, ids: 0, models, committed, ghosts };
     match random.below(16) {
         0 => {} // cooperative sticky, which takes most of the time
         1 => play.group.set_assignor(Named::new(Sticky)),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use crate::consumer::progress::Progress;
 use crate::partition::watermarks::Signal;
 
-/// Wakes a consumer from any thread; cheap to clone, and may outlive it.
+/// Wakes a consumer from any thread, and looks how it fares; cheap to clone, and may outlive it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,6 +24,8 @@ use crate::partition::watermarks::Signal;
 #[derive(Clone, Default)]
 pub struct ConsumerHandle {
     shared: Arc<Shared>,
+    /// Where it shows how far it has come, if it does.
+    progress: Option<Arc<Progress>>,
 }
 
 #[derive(Default)]
@@ -32,11 +36,26 @@ struct Shared {
 }
 
 impl ConsumerHandle {
+    pub(crate) fn new(progress: Arc<Progress>) -> Self {
+        ConsumerHandle { shared: Arc::default(), progress: Some(progress) }
+    }
+
     /// Has the poll that waits now, or else the next one, fail with `Wakeup`, once.
     /// (Kafka: `KafkaConsumer.wakeup`.)
     pub fn wakeup(&self) {
         self.shared.woken.store(true, Ordering::Release);
         self.shared.signal.ring();
+    }
+
+    /// How long ago a poll returned records last, or found none, by the log's clock; `None` while there is nothing that the
+    /// consumer could read: what is paused does not count.
+    ///
+    /// A poll that waits returns as soon as there is something, so that this stays small where polls come often. It grows
+    /// while nobody polls, or while a partition cannot be read. Of a share consumer it is always `None`.
+    #[must_use]
+    pub fn starved_for(&self) -> Option<Duration> {
+        let progress = self.progress.as_ref()?;
+        progress.starved_for(progress.clock.roughly_now())
     }
 
     pub(crate) fn signal(&self) -> &Arc<Signal> {

@@ -3,27 +3,36 @@
 // The rooms behind this door:
 //
 // poll           Consumer: follow the group, read in turn, wait (handle wakes it)
+//  ├ positions      what its user asks and sets beside polling
 //  ├ reading        positions, fairness, what to commit (listener is told)
-//  ├ group          the coordinator: target, owned, one step at a time (group_seats: over a restart)
+//  ├ groups         all groups of a log, by name
+//  ├ group          the coordinator: target, owned, one step at a time (subscription: topics or a pattern;
+//  │  │             group_seats: over a restart)
 //  │  ├ seat        a member's stay: when it was heard last (states: of the group)
 //  │  └ assignor    pure plans
-//  └ committed      __consumer_offsets and its tables (offsets, stored_seats: their bytes)
+//  └ committed      __consumer_offsets and its tables (offsets, stored_seats: their bytes; expiry: their end)
 // builder, options   what can be set
+// backlog, progress  how much there is to read, and since when nothing was
 // parallel       a consumer's records on many threads, in order per key
 // share          share groups, a house of its own
 // admin          ConsumerGroup: a group as its users hold it (reset: moving what it committed)
 
 pub(crate) mod admin;
 pub(crate) mod assignor;
+pub(crate) mod backlog;
 pub(crate) mod builder;
 pub(crate) mod committed;
+pub(crate) mod expiry;
 pub(crate) mod group;
+pub(crate) mod groups;
 pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod offsets;
 pub(crate) mod options;
 pub(crate) mod parallel;
 pub(crate) mod poll;
+pub(crate) mod positions;
+pub(crate) mod progress;
 pub(crate) mod reading;
 pub(crate) mod reset;
 pub(crate) mod seat;
@@ -31,16 +40,19 @@ pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod sticky;
 pub(crate) mod stored_seats;
+pub(crate) mod subscription;
 
 use std::sync::Arc;
 
 pub use crate::consumer::admin::{GroupDescription, MemberDescription};
+pub use crate::consumer::backlog::Backlog;
 pub use crate::consumer::handle::ConsumerHandle;
 pub use crate::consumer::listener::Rebalance;
 pub use crate::consumer::options::WaitStrategy;
 pub use crate::consumer::parallel::{Parallel, ParallelHandle};
 pub use crate::consumer::reset::{ResetPlan, ResetTo};
 pub use crate::consumer::states::GroupState;
+pub use crate::consumer::subscription::Pattern;
 pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;

@@ -20,8 +20,20 @@
 //!
 //! No value (a tombstone) means that nothing is committed there any more. The topic stands there by its id: what
 //! was committed for a topic is never taken for another one that got its name.
+//!
+//! Where committed offsets expire it is written down as well since when a group has no members:
+//!
+//! ```text
+//! key    0  version        u8    1
+//!        1  kind           u8    2 members of a group
+//!        2  group          UTF-8, to the end
+//!
+//! value  0  version        u8    1
+//!        1  state          u8    0 it has none, 1 it has members
+//!        2  since          i64   nanoseconds since the Unix epoch
+//! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +41,8 @@ use crate::error::{Error, ErrorKind, Result};
 const VERSION: u8 = 1;
 /// The kind of key that names a committed offset.
 const KIND_OFFSET: u8 = 1;
+/// The kind of key that names a group.
+const KIND_MEMBERS: u8 = 2;
 /// The flag of a value that has metadata.
 const HAS_METADATA: u8 = 1;
 /// The longest name of a group, in bytes.
@@ -61,6 +75,8 @@ enum OffsetError {
     Kind(u8),
     #[error("record of a committed offset has flags {0:#04x} of a newer format")]
     Flags(u8),
+    #[error("record of a group's members has state {0}, which is unknown to this build")]
+    State(u8),
     #[error("record of a committed offset names no group")]
     Group,
     #[error("record of a committed offset has metadata that is none")]
@@ -70,9 +86,10 @@ enum OffsetError {
 impl From<OffsetError> for Error {
     fn from(e: OffsetError) -> Error {
         let kind = match e {
-            OffsetError::Version(_) | OffsetError::Kind(_) | OffsetError::Flags(_) => {
-                ErrorKind::UnsupportedVersion
-            }
+            OffsetError::Version(_)
+            | OffsetError::Kind(_)
+            | OffsetError::Flags(_)
+            | OffsetError::State(_) => ErrorKind::UnsupportedVersion,
             _ => ErrorKind::CorruptRecord,
         };
         Error::new(kind, e.to_string())
@@ -111,20 +128,59 @@ impl<'a> OffsetKey<'a> {
 
     fn parse(key: &'a [u8]) -> Result<Self, OffsetError> {
         let mut rest = key;
-        let [version] = take(&mut rest)?;
-        if version != VERSION {
-            return Err(OffsetError::Version(version));
-        }
-        let [kind] = take(&mut rest)?;
+        let kind = take_kind(&mut rest)?;
         if kind != KIND_OFFSET {
             return Err(OffsetError::Kind(kind));
         }
         let topic_id = u64::from_le_bytes(take(&mut rest)?);
         let partition = u32::from_le_bytes(take(&mut rest)?);
-        match std::str::from_utf8(rest) {
-            Ok(group) if check_group_name(group).is_ok() => Ok(OffsetKey { group, topic_id, partition }),
-            _ => Err(OffsetError::Group),
-        }
+        Ok(OffsetKey { group: group_in(rest)?, topic_id, partition })
+    }
+}
+
+fn take_kind(rest: &mut &[u8]) -> Result<u8, OffsetError> {
+    let [version] = take(rest)?;
+    if version != VERSION {
+        return Err(OffsetError::Version(version));
+    }
+    let [kind] = take(rest)?;
+    Ok(kind)
+}
+
+fn group_in(bytes: &[u8]) -> Result<&str, OffsetError> {
+    match std::str::from_utf8(bytes) {
+        Ok(group) if check_group_name(group).is_ok() => Ok(group),
+        _ => Err(OffsetError::Group),
+    }
+}
+
+/// Whether a group has members, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Members {
+    pub(crate) has_some: bool,
+    pub(crate) since: Timestamp,
+}
+
+impl Members {
+    /// The key of the record for `group`.
+    pub(crate) fn key(group: &str) -> Vec<u8> {
+        [&[VERSION, KIND_MEMBERS], group.as_bytes()].concat()
+    }
+
+    /// The value of the record.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [&[VERSION, u8::from(self.has_some)], &self.since.as_nanos().to_le_bytes()[..]].concat()
+    }
+
+    fn parse(value: &[u8]) -> Result<Self, OffsetError> {
+        let mut rest = value;
+        let has_some = match take_kind(&mut rest)? {
+            0 => false,
+            1 => true,
+            other => return Err(OffsetError::State(other)),
+        };
+        let since = Timestamp::from_nanos(i64::from_le_bytes(take(&mut rest)?));
+        if rest.is_empty() { Ok(Members { has_some, since }) } else { Err(OffsetError::Trailing) }
     }
 }
 
@@ -194,22 +250,34 @@ pub(crate) type GroupOffsets = BTreeMap<(u64, u32), CommittedOffset>;
 
 /// All committed offsets: what the records of `__consumer_offsets`, applied in order, leave.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct OffsetTable(HashMap<String, GroupOffsets>);
+pub(crate) struct OffsetTable {
+    offsets: HashMap<String, GroupOffsets>,
+    /// Of the groups for which it was written down.
+    members: HashMap<String, Members>,
+}
 
 impl OffsetTable {
     /// Applies one record; no value forgets the offset. Changes nothing where it fails.
     pub(crate) fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if let [VERSION, KIND_MEMBERS, group @ ..] = key {
+            let group = group_in(group)?;
+            match value.map(Members::parse).transpose()? {
+                Some(members) => drop(self.members.insert(group.to_owned(), members)),
+                None => drop(self.members.remove(group)),
+            }
+            return Ok(());
+        }
         let key = OffsetKey::decode(key)?;
         let place = (key.topic_id, key.partition);
         match value.map(CommittedOffset::decode).transpose()? {
             Some(committed) => {
-                self.0.entry(key.group.to_owned()).or_default().insert(place, committed);
+                self.offsets.entry(key.group.to_owned()).or_default().insert(place, committed);
             }
             None => {
-                if let Some(offsets) = self.0.get_mut(key.group) {
+                if let Some(offsets) = self.offsets.get_mut(key.group) {
                     offsets.remove(&place);
                     if offsets.is_empty() {
-                        self.0.remove(key.group);
+                        self.offsets.remove(key.group);
                     }
                 }
             }
@@ -219,18 +287,28 @@ impl OffsetTable {
 
     /// What the group committed in this partition.
     pub(crate) fn get(&self, group: &str, topic_id: u64, partition: u32) -> Option<&CommittedOffset> {
-        self.0.get(group)?.get(&(topic_id, partition))
+        self.offsets.get(group)?.get(&(topic_id, partition))
     }
 
     /// All that the group committed; `None` where that is nothing.
     pub(crate) fn group(&self, group: &str) -> Option<&GroupOffsets> {
-        self.0.get(group)
+        self.offsets.get(group)
+    }
+
+    /// What is written down of the group's members.
+    pub(crate) fn members(&self, group: &str) -> Option<Members> {
+        self.members.get(group).copied()
+    }
+
+    /// The names of all groups that are written down.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.offsets.keys().chain(self.members.keys()).cloned().collect()
     }
 
     /// Every group that committed anything, in no order.
     #[cfg(test)]
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &GroupOffsets)> {
-        self.0.iter().map(|(group, offsets)| (group.as_str(), offsets))
+        self.offsets.iter().map(|(group, offsets)| (group.as_str(), offsets))
     }
 }
 
@@ -289,7 +367,7 @@ mod tests {
         };
         let (newer, corrupt) = (ErrorKind::UnsupportedVersion, ErrorKind::CorruptRecord);
         assert_eq!(kind_of_key(&patched(&key, 0, 2)), newer);
-        assert_eq!(kind_of_key(&patched(&key, 1, 2)), newer);
+        assert_eq!(kind_of_key(&patched(&key, 1, 3)), newer);
         assert_eq!(kind_of_key(&patched(&key, 14, 0xFF)), corrupt);
         assert_eq!(kind_of_key(&patched(&key, 14, b'\n')), corrupt);
         assert_eq!(kind_of_value(&patched(&value, 0, 2)), newer);
@@ -329,6 +407,30 @@ mod tests {
         for name in ["", "a\nb", "\u{7f}", &"g".repeat(250)] {
             assert_eq!(check_group_name(name).unwrap_err().kind(), ErrorKind::InvalidGroupId);
         }
+    }
+
+    #[test]
+    fn members_are_written_down_beside_the_offsets() {
+        let (key, since) = (Members::key("risk"), Timestamp::from_nanos(-2));
+        assert_eq!(key, b"\x01\x02risk");
+        let mut table = OffsetTable::default();
+        for has_some in [true, false] {
+            let members = Members { has_some, since };
+            let value = members.encode();
+            assert_eq!((value[1], &value[2..]), (u8::from(has_some), &(-2i64).to_le_bytes()[..]));
+            table.apply(&key, Some(&value)).unwrap();
+            assert_eq!(table.members("risk"), Some(members));
+            for cut in 0..value.len() {
+                assert!(table.apply(&key, Some(&value[..cut])).is_err());
+            }
+            let unknown = [&[1, 2], &value[2..]].concat();
+            assert_eq!(table.apply(&key, Some(&unknown)).unwrap_err().kind(), ErrorKind::UnsupportedVersion);
+            assert!(table.apply(&key, Some(&[&value[..], b"x"].concat())).is_err());
+        }
+        assert!(table.apply(&Members::key(""), None).is_err());
+        assert_eq!((table.names().len(), table.groups().count()), (1, 0));
+        table.apply(&key, None).unwrap();
+        assert_eq!(table.names().len(), 0);
     }
 
     #[test]

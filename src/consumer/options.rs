@@ -44,6 +44,7 @@ pub(crate) struct Options {
     pub(crate) reset: OffsetReset,
     pub(crate) wait: WaitStrategy,
     pub(crate) max_records: usize,
+    pub(crate) min_bytes: usize,
     pub(crate) max_bytes: usize,
     pub(crate) auto_commit: Option<Duration>,
     pub(crate) durable_only: bool,
@@ -88,6 +89,7 @@ impl Default for Options {
             reset: OffsetReset::Earliest,
             wait: WaitStrategy::Park,
             max_records: 500,
+            min_bytes: 1,
             max_bytes: 50 << 20,
             auto_commit: None,
             durable_only: false,
@@ -106,6 +108,8 @@ impl Options {
             "max_poll_records must be at least 1"
         } else if self.max_bytes == 0 {
             "max_poll_bytes must be at least 1"
+        } else if self.min_bytes > self.max_bytes {
+            "min_bytes must not be more than max_poll_bytes"
         } else if self.auto_commit.is_some() && !has_group {
             "auto_commit needs a group to commit for"
         } else if self.instance_id.as_ref().is_some_and(String::is_empty) {
@@ -131,6 +135,7 @@ mod tests {
         for bad in [
             Options { max_records: 0, ..Options::default() },
             Options { max_bytes: 0, ..Options::default() },
+            Options { min_bytes: 11, max_bytes: 10, ..Options::default() },
             Options { instance_id: Some(String::new()), ..Options::default() },
             Options { max_poll_interval: Duration::ZERO, ..Options::default() },
             Options { session_timeout: Duration::ZERO, ..Options::default() },

@@ -1,22 +1,22 @@
 //! The consumer: poll, seek, commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Stopwatch, Timestamp};
-use crate::consumer::committed::at;
+use crate::clock::{Deadline, Stopwatch};
 use crate::consumer::group::{Group, Place, Step};
 use crate::consumer::handle::ConsumerHandle;
 use crate::consumer::listener::{RebalanceListener, Told, tell};
 use crate::consumer::options::WaitStrategy;
 use crate::consumer::reading::Reading;
 use crate::consumer::seat::Fate;
+use crate::consumer::subscription::{Pattern, Subscription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::check_topic_name;
 use crate::log::core::LogCore;
 use crate::log::keeper::Job;
-use crate::partition::records::{ConsumerRecord, Records};
+use crate::partition::records::Records;
 use crate::topic_partition::TopicPartition;
 
 /// Who slept no longer than this looks again for as long before it sleeps the next time: to fall asleep and to be woken
@@ -46,7 +46,7 @@ const BRISK: Duration = Duration::from_micros(30);
 /// # Ok::<(), tapelog::Error>(())
 /// ```
 pub struct Consumer {
-    reading: Reading,
+    pub(super) reading: Reading,
     listener: Option<Box<dyn RebalanceListener>>,
     handle: ConsumerHandle,
     /// Whether the partitions were chosen by `assign`.
@@ -55,7 +55,7 @@ pub struct Consumer {
     version: u64,
     change: Option<u64>,
     /// What was subscribed to, for the day on which the group has to be joined again.
-    topics: BTreeSet<String>,
+    asked: Subscription,
     /// Whether a listener had it closed.
     closed: bool,
     /// Whether records come so fast that the last sleep was not worth it.
@@ -65,7 +65,7 @@ pub struct Consumer {
 impl Consumer {
     pub(crate) fn new(reading: Reading, listener: Option<Box<dyn RebalanceListener>>) -> Self {
         let version = reading.log.version();
-        let handle = ConsumerHandle::default();
+        let handle = ConsumerHandle::new(Arc::clone(&reading.progress));
         Consumer {
             reading,
             listener,
@@ -73,7 +73,7 @@ impl Consumer {
             manual: false,
             version,
             change: None,
-            topics: BTreeSet::new(),
+            asked: Subscription::Topics(BTreeSet::new()),
             closed: false,
             brisk: false,
         }
@@ -86,38 +86,81 @@ impl Consumer {
     /// They come, and others go, during the polls that follow. No topics is [`Consumer::unsubscribe`].
     ///
     /// # Errors
-    /// `InvalidGroupId` without a group, `IllegalState` after [`Consumer::assign`], `InvalidTopic`;
+    /// `InvalidGroupId` without a group, `IllegalState` after [`Consumer::assign`] or
+    /// [`Consumer::subscribe_pattern`], `InvalidTopic`;
     /// `InconsistentGroupProtocol` where the consumer names no assignor that all other members name too;
     /// `FencedInstanceId` once another one took its place.
     pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) -> Result<()> {
         let topics: BTreeSet<String> = topics.into_iter().map(Into::into).collect();
         topics.iter().try_for_each(|topic| check_topic_name(topic))?;
-        self.check_open()?;
-        let group = Arc::clone(self.reading.needs_group()?);
-        if self.manual {
-            return Err(exclusive("subscribe", "assign"));
-        }
         if topics.is_empty() {
+            self.check_subscription("subscribe", false)?;
             return self.unsubscribe();
         }
+        self.ask(Subscription::Topics(topics))
+    }
+
+    /// As [`Consumer::subscribe`], for all topics whose names match: who is created later is found by the poll that comes
+    /// next, or waits, and who is deleted is let go of. Internal topics never match.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tapelog::{Log, TopicConfig, consumer::Pattern};
+    ///
+    /// let log = Log::in_memory()?;
+    /// log.create_topic("orders.eu", TopicConfig::new())?;
+    /// let mut consumer = log.consumer_group("risk")?.subscribe_pattern(Pattern::glob("orders.*")?)?;
+    /// consumer.poll(Duration::ZERO)?;
+    /// assert_eq!(consumer.assignment().len(), 1);
+    /// log.create_topic("orders.us", TopicConfig::new())?;
+    /// consumer.poll(Duration::ZERO)?;
+    /// assert_eq!(consumer.assignment().len(), 2);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `IllegalState` after [`Consumer::assign`] or [`Consumer::subscribe`]; else as the latter.
+    pub fn subscribe_pattern(&mut self, pattern: Pattern) -> Result<()> {
+        self.ask(Subscription::Pattern(pattern))
+    }
+
+    /// Whether the consumer may ask the group by names, or by a pattern. (Kafka: `SubscriptionState`.)
+    fn check_subscription(&self, call: &str, by_pattern: bool) -> Result<&Arc<Group>> {
+        self.check_open()?;
+        let group = self.reading.needs_group()?;
+        if self.manual {
+            return Err(exclusive(call, "assign"));
+        }
+        if self.reading.seat.is_some() && self.asked.pattern().is_some() != by_pattern {
+            let other = if by_pattern { "subscribe" } else { "subscribe_pattern" };
+            return Err(exclusive(call, other));
+        }
+        Ok(group)
+    }
+
+    fn ask(&mut self, asked: Subscription) -> Result<()> {
+        let by_pattern = asked.pattern().is_some();
+        let call = if by_pattern { "subscribe_pattern" } else { "subscribe" };
+        let group = Arc::clone(self.check_subscription(call, by_pattern)?);
         match &self.reading.seat {
-            Some(seat) => match group.subscribe(seat, topics.clone()) {
+            Some(seat) => match group.subscribe(seat, asked.clone()) {
                 // The next poll joins again.
                 Err(_) if seat.fate() == Fate::TimedOut => {}
                 subscribed => subscribed?,
             },
-            None => self.join(&group, topics.clone())?,
+            None => self.join(&group, asked.clone())?,
         }
-        self.topics = topics;
+        self.asked = asked;
         Ok(())
     }
 
-    fn join(&mut self, group: &Arc<Group>, topics: BTreeSet<String>) -> Result<()> {
+    fn join(&mut self, group: &Arc<Group>, asked: Subscription) -> Result<()> {
         let reading = &mut self.reading;
-        reading.groups.revive(&reading.log, group)?;
-        let now = reading.log.engine.clock.roughly_now();
-        let (id, signal) = (reading.groups.next_member(), self.handle.signal());
-        reading.seat = Some(group.join(id, &reading.options, topics, signal, now)?);
+        let (groups, signal) = (&reading.groups, self.handle.signal());
+        groups.revive(&reading.log, group)?;
+        let seat = groups.join(&reading.log, group, &reading.options, asked, signal)?;
+        seat.show(&reading.progress);
+        reading.seat = Some(seat);
         self.change = None;
         keep(&self.reading.log, group);
         Ok(())
@@ -171,7 +214,7 @@ impl Consumer {
     pub fn unsubscribe(&mut self) -> Result<()> {
         let told = self.let_go();
         if let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) {
-            group.leave(&seat);
+            self.reading.groups.leave(&self.reading.log, group, &seat);
             self.reading.groups.keep_seats(&self.reading.log, group);
         }
         self.manual = false;
@@ -222,9 +265,13 @@ impl Consumer {
             seat.enter();
         }
         let polled = self.poll_on(records, timeout);
+        let now = self.reading.log.engine.clock.roughly_now();
         // It may have another seat by now.
         if let Some(seat) = &self.reading.seat {
-            seat.exit(self.reading.log.engine.clock.roughly_now());
+            seat.exit(now);
+        }
+        if polled.is_ok() {
+            self.reading.progress.feed(now);
         }
         polled
     }
@@ -247,17 +294,17 @@ impl Consumer {
                 continue;
             }
             followed?;
-            if let Err(error) = self.reading.fill(records) {
-                self.unless_topics_changed(error)?;
-                continue;
-            }
-            if !records.is_empty() || timeout.is_zero() {
-                return Ok(records.len());
+            let over = timeout.is_zero() || deadline.is_some_and(Deadline::passed);
+            if over || self.reading.has_enough() {
+                if let Err(error) = self.reading.fill(records) {
+                    self.unless_topics_changed(error)?;
+                    continue;
+                }
+                if over || !records.is_empty() {
+                    return Ok(records.len());
+                }
             }
             let deadline = *deadline.get_or_insert_with(|| Deadline::after(timeout));
-            if deadline.passed() {
-                return Ok(0);
-            }
             match self.reading.options.wait {
                 WaitStrategy::Park
                     if self.brisk && !awake.get_or_insert_with(|| Deadline::after(BRISK)).passed() =>
@@ -285,6 +332,7 @@ impl Consumer {
             Some(due) => deadline.min(Deadline::after(due.max(Duration::from_millis(1)))),
             None => deadline,
         };
+        self.reading.progress.feed(self.reading.log.engine.clock.roughly_now());
         let asleep = Stopwatch::start();
         signal.wait(until);
         self.brisk = asleep.elapsed() <= BRISK;
@@ -307,7 +355,7 @@ impl Consumer {
         let told = self.lose_all();
         let (Fate::TimedOut, Some(group)) = (fate, self.reading.group.clone()) else { return Err(refused) };
         // Where that fails the next poll tries again.
-        self.join(&group, self.topics.clone())?;
+        self.join(&group, self.asked.clone())?;
         if let Some(seat) = &self.reading.seat {
             seat.enter();
         }
@@ -407,7 +455,7 @@ impl Consumer {
     fn stand_up(&mut self) {
         let (Some(seat), Some(group)) = (self.reading.seat.take(), &self.reading.group) else { return };
         if seat.instance_id.is_none() {
-            group.leave(&seat);
+            self.reading.groups.leave(&self.reading.log, group, &seat);
             return;
         }
         group.step_away(&seat, self.reading.log.engine.clock.roughly_now());
@@ -429,219 +477,13 @@ impl Consumer {
     pub fn close(mut self) -> Result<()> {
         self.let_go()
     }
-
-    // ---- positions -------------------------------------------------------------------------------------
-
-    /// Has the next poll go on at `offset`. One that the partition does not hold is subject to the reset policy.
-    ///
-    /// # Errors
-    /// `IllegalState` where the partition is not assigned.
-    pub fn seek(&mut self, partition: &TopicPartition, offset: u64) -> Result<()> {
-        self.reading.seek(partition, offset)
-    }
-
-    /// Goes to the first record held of each of these partitions.
-    ///
-    /// # Errors
-    /// `IllegalState` where one is not assigned; nothing has changed then.
-    pub fn seek_to_beginning<'t>(
-        &mut self,
-        partitions: impl IntoIterator<Item = &'t TopicPartition>,
-    ) -> Result<()> {
-        self.reading.seek_all(partitions, |core, _| Ok(core.start_offset()))
-    }
-
-    /// Goes to the end of each of these partitions as it is now.
-    ///
-    /// # Errors
-    /// `IllegalState` where one is not assigned; nothing has changed then.
-    pub fn seek_to_end<'t>(
-        &mut self,
-        partitions: impl IntoIterator<Item = &'t TopicPartition>,
-    ) -> Result<()> {
-        self.reading.seek_all(partitions, |_, limit| Ok(limit))
-    }
-
-    /// Goes to the first record, in offset order, whose timestamp is not before `time`; to the end where there is
-    /// none.
-    ///
-    /// # Errors
-    /// `IllegalState` where the partition is not assigned; what reading its index gives.
-    pub fn seek_to_time(&mut self, partition: &TopicPartition, time: Timestamp) -> Result<()> {
-        self.reading.seek_all([partition], |core, limit| {
-            Ok(core.offset_for_time(time)?.map_or(limit, |(offset, _)| offset))
-        })
-    }
-
-    /// Reads nothing from these partitions until they are resumed, or come back after they were lost.
-    ///
-    /// # Errors
-    /// `IllegalState` where one is not assigned; nothing has changed then.
-    pub fn pause<'t>(&mut self, partitions: impl IntoIterator<Item = &'t TopicPartition>) -> Result<()> {
-        self.reading.set_paused(partitions, true)
-    }
-
-    /// Reads on where [`Consumer::pause`] stopped.
-    ///
-    /// # Errors
-    /// `IllegalState` where one is not assigned; nothing has changed then.
-    pub fn resume<'t>(&mut self, partitions: impl IntoIterator<Item = &'t TopicPartition>) -> Result<()> {
-        self.reading.set_paused(partitions, false)
-    }
-
-    /// The partitions that are paused, in order.
-    #[must_use]
-    pub fn paused(&self) -> Vec<TopicPartition> {
-        self.reading.paused()
-    }
-
-    /// The offset of the next record that a poll returns from the partition.
-    ///
-    /// # Errors
-    /// `IllegalState` where it is not assigned; `NoOffset` or `OffsetOutOfRange` where the reset policy is
-    /// needed and is to fail.
-    pub fn position(&mut self, partition: &TopicPartition) -> Result<u64> {
-        self.reading.position(partition)
-    }
-
-    /// How many records lie between the position and the end of the partition, or what may be read of it.
-    /// (Kafka: the metric `records-lag`.)
-    ///
-    /// # Errors
-    /// As [`Consumer::position`].
-    pub fn lag(&mut self, partition: &TopicPartition) -> Result<u64> {
-        Ok(self.reading.lead_and_lag(partition)?.1)
-    }
-
-    /// How many records lie between the first one held and the position. (Kafka: the metric `records-lead`.)
-    ///
-    /// # Errors
-    /// As [`Consumer::position`].
-    pub fn lead(&mut self, partition: &TopicPartition) -> Result<u64> {
-        Ok(self.reading.lead_and_lag(partition)?.0)
-    }
-
-    // ---- commits ---------------------------------------------------------------------------------------
-
-    /// Commits the positions of all partitions: **everything that poll has returned**, whether you have finished
-    /// with it or not. Who handles records one by one wants [`Consumer::commit_record`].
-    ///
-    /// The offsets survive the death of the process when this returns.
-    ///
-    /// # Errors
-    /// `InvalidGroupId` without a group; `CommitFailed` where a partition has gone to another member, or where the
-    /// consumer was silent for so long that it is none any more; `RebalanceInProgress` where a partition is on its
-    /// way to this one; `FencedInstanceId` once another consumer took its place;
-    /// `UnknownMemberId` for a consumer that chose its partitions itself, while the group has members; what
-    /// keeps an append from succeeding.
-    pub fn commit(&mut self) -> Result<()> {
-        self.reading.commit()
-    }
-
-    /// Commits that `record`, and all before it in its partition, is done: the next to read is the one after.
-    ///
-    /// # Errors
-    /// `CommitFailed` where the partition, or its topic, is no longer that which the record was read from: a
-    /// record of the past cannot set a group back. Else as [`Consumer::commit`].
-    pub fn commit_record(&mut self, record: &ConsumerRecord<'_>) -> Result<()> {
-        self.reading.commit_record(*record)
-    }
-
-    /// Commits these offsets, each **the next one to read**, all or none. They may go backwards.
-    ///
-    /// # Errors
-    /// `UnknownTopicOrPartition`; else as [`Consumer::commit`].
-    pub fn commit_offsets(&mut self, offsets: impl IntoIterator<Item = (TopicPartition, u64)>) -> Result<()> {
-        self.reading.commit_offsets(offsets.into_iter().map(|(tp, offset)| (tp, offset, None)))
-    }
-
-    /// As [`Consumer::commit_offsets`], each with a line of the caller's own, at most 4096 bytes.
-    ///
-    /// # Errors
-    /// `InvalidArgument` where one is longer; else as [`Consumer::commit_offsets`].
-    pub fn commit_with_metadata(
-        &mut self,
-        offsets: impl IntoIterator<Item = (TopicPartition, u64, Option<String>)>,
-    ) -> Result<()> {
-        self.reading.commit_offsets(offsets)
-    }
-
-    /// As [`Consumer::commit`], and has `callback` called with the outcome, on the log's callback thread, in the
-    /// order of the commits.
-    pub fn commit_async(&mut self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        let result = self.reading.commit();
-        self.reading.log.engine.call(Box::new(callback), result);
-    }
-
-    /// What the group committed in the partition, assigned or not: the next offset to read.
-    ///
-    /// # Errors
-    /// `InvalidGroupId` without a group; `UnknownTopicOrPartition`.
-    pub fn committed(&self, partition: &TopicPartition) -> Result<Option<u64>> {
-        Ok(self.committed_with_metadata(partition)?.map(|(offset, _)| offset))
-    }
-
-    /// As [`Consumer::committed`], with what was committed beside it.
-    ///
-    /// # Errors
-    /// As [`Consumer::committed`].
-    pub fn committed_with_metadata(
-        &self,
-        partition: &TopicPartition,
-    ) -> Result<Option<(u64, Option<String>)>> {
-        self.reading.committed(partition)
-    }
-
-    // ---- what there is ---------------------------------------------------------------------------------
-
-    /// The first offset that each of these partitions holds, assigned or not.
-    ///
-    /// # Errors
-    /// `UnknownTopicOrPartition`.
-    pub fn beginning_offsets(
-        &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
-    ) -> Result<BTreeMap<TopicPartition, u64>> {
-        let of = |tp| self.reading.resolve(&tp).map(|core| (tp, core.start_offset()));
-        partitions.into_iter().map(of).collect()
-    }
-
-    /// The end offset of each of these partitions, assigned or not.
-    ///
-    /// # Errors
-    /// `UnknownTopicOrPartition`.
-    pub fn end_offsets(
-        &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
-    ) -> Result<BTreeMap<TopicPartition, u64>> {
-        let of = |tp| self.reading.resolve(&tp).map(|core| (tp, core.high_watermark()));
-        partitions.into_iter().map(of).collect()
-    }
-
-    /// The first record, in offset order, whose timestamp is not before the one asked for: offset and timestamp.
-    ///
-    /// # Errors
-    /// `UnknownTopicOrPartition`; `InvalidArgument` for a time before 1970 (as in Kafka, where it would be a code
-    /// for something else); what reading the index gives.
-    pub fn offsets_for_times(
-        &self,
-        times: impl IntoIterator<Item = (TopicPartition, Timestamp)>,
-    ) -> Result<BTreeMap<TopicPartition, Option<(u64, Timestamp)>>> {
-        let of = |(tp, time): (TopicPartition, Timestamp)| {
-            if time < Timestamp::from_nanos(0) {
-                let message = format!("the time {time} is before 1970");
-                return Err(at(Error::new(ErrorKind::InvalidArgument, message), &tp));
-            }
-            let found = self.reading.resolve(&tp)?.offset_for_time(time)?;
-            Ok((tp, found))
-        };
-        times.into_iter().map(of).collect()
-    }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.stand_up();
+        // A handle may live on, and must not keep partitions.
+        self.reading.retain(|_| false);
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::consumer::backlog::Backlog;
 use crate::consumer::committed::{Entry, at};
-use crate::consumer::group::{Group, Groups, Place};
+use crate::consumer::group::{Group, Place};
+use crate::consumer::groups::Groups;
 use crate::consumer::options::{OffsetReset, Options};
+use crate::consumer::progress::{Progress, Shown};
 use crate::consumer::seat::{Fate, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
@@ -30,6 +33,17 @@ struct Part {
     gone: bool,
     /// What was last committed from here: an automatic commit writes only what has changed.
     committed: Option<u64>,
+    /// What was looked at and left there, since it was not enough for a poll.
+    ahead: Option<Ahead>,
+    shown: Arc<Shown>,
+}
+
+/// Records that wait for more to come.
+struct Ahead {
+    from: u64,
+    cursor: Cursor,
+    records: usize,
+    bytes: usize,
 }
 
 /// What a consumer reads and for whom it commits.
@@ -50,6 +64,8 @@ pub(crate) struct Reading {
     unplaced: bool,
     /// When an automatic commit was last made or tried.
     auto_committed: Timestamp,
+    /// What other threads may see of this.
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Part {
@@ -68,6 +84,30 @@ impl Part {
     fn seek(&mut self, offset: u64) {
         self.cursor.seek(offset);
         self.placed = true;
+        self.show();
+    }
+
+    /// Tells who watches where reading goes on.
+    fn show(&self) {
+        self.shown.set((self.placed && !self.paused && !self.gone).then(|| self.position()));
+    }
+
+    /// How much there is to read, as far as that is below `bytes` and `records`; what was counted before is not looked at
+    /// again.
+    fn look_ahead(&mut self, options: &Options, records: usize, bytes: usize) -> Result<(usize, usize)> {
+        let (from, limit) = (self.position(), self.limit(options));
+        let ahead = self.ahead.take().filter(|ahead| ahead.from == from);
+        let mut ahead =
+            ahead.unwrap_or_else(|| Ahead { from, cursor: Cursor::new(from), records: 0, bytes: 0 });
+        while ahead.records < records && ahead.bytes < bytes {
+            let (records, bytes) = (records - ahead.records, bytes - ahead.bytes);
+            let Some(run) = self.core.fetch(&mut ahead.cursor, limit, records, bytes)? else { break };
+            ahead.records += run.count;
+            ahead.bytes += run.bytes().len();
+        }
+        let found = (ahead.records, ahead.bytes);
+        self.ahead = Some(ahead);
+        Ok(found)
     }
 
     /// The first offset that must not be read (yet).
@@ -110,6 +150,13 @@ impl Part {
 
     /// Appends what there is to `records`; true where there may be more than may be taken.
     fn fill(&mut self, options: &Options, records: &mut Records, bytes: &mut usize) -> Result<bool> {
+        self.ahead = None;
+        let filled = self.fill_on(options, records, bytes);
+        self.show();
+        filled
+    }
+
+    fn fill_on(&mut self, options: &Options, records: &mut Records, bytes: &mut usize) -> Result<bool> {
         loop {
             let position = self.position();
             let limit = self.limit(options);
@@ -146,7 +193,7 @@ impl Part {
 
     /// Has `signal` rung when there is something to read; true where there is already.
     fn listen(&self, options: &Options, signal: &Arc<Signal>) -> Result<bool> {
-        let position = self.position();
+        let position = self.ahead.as_ref().map_or(self.position(), |ahead| ahead.cursor.position());
         let heard = if options.durable_only {
             self.core.wait_for_durable(position, signal)
         } else {
@@ -161,15 +208,16 @@ impl Reading {
         let auto_committed = options.auto_commit.map_or(Timestamp::MIN, |_| log.engine.clock.now());
         Reading {
             groups: Groups::of(&log),
-            log,
             group,
             seat: None,
             closing: false,
-            options,
             parts: Vec::new(),
             turn: 0,
             unplaced: false,
             auto_committed,
+            progress: Arc::new(Progress::new(options.durable_only, &log.engine.clock)),
+            log,
+            options,
         }
     }
 
@@ -205,28 +253,37 @@ impl Reading {
     pub(crate) fn add(&mut self, cores: impl IntoIterator<Item = Arc<PartitionCore>>) {
         for core in cores {
             self.parts.push(Part {
-                core,
                 epoch: self.groups.next_epoch(),
                 cursor: Cursor::new(0),
                 placed: false,
                 paused: false,
                 gone: false,
                 committed: None,
+                ahead: None,
+                shown: Arc::new(Shown::new(&core)),
+                core,
             });
             self.unplaced = true;
         }
         self.parts.sort_by(|a, b| a.tp().cmp(b.tp()));
+        self.show();
+    }
+
+    fn show(&self) {
+        self.progress.set(self.parts.iter().map(|part| Arc::clone(&part.shown)).collect());
     }
 
     /// Stops reading all parts but those that `keep` keeps.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Place) -> bool) {
         self.parts.retain(|part| keep(&part.place()));
+        self.show();
     }
 
     /// Marks the parts whose topic was deleted.
     pub(crate) fn find_gone(&mut self) {
         for at in 0..self.parts.len() {
             self.parts[at].gone = !self.exists(&self.parts[at].place());
+            self.parts[at].show();
         }
     }
 
@@ -277,7 +334,9 @@ impl Reading {
             if paused {
                 // It may stay so for long: it pins nothing meanwhile.
                 part.cursor.release();
+                part.ahead = None;
             }
+            part.show();
         }
         Ok(())
     }
@@ -294,6 +353,13 @@ impl Reading {
         let part = &self.parts[self.find(tp)?];
         let (start, limit) = (part.core.start_offset(), part.limit(&self.options));
         Ok((position.saturating_sub(start), limit.saturating_sub(position)))
+    }
+
+    /// What lies after the position.
+    pub(crate) fn backlog(&mut self, tp: &TopicPartition) -> Result<Backlog> {
+        let position = self.position(tp)?;
+        let part = &self.parts[self.find(tp)?];
+        Backlog::of(&part.core, position, part.limit(&self.options))
     }
 
     /// Finds out where to begin: at what is committed, else where the reset policy says.
@@ -326,11 +392,8 @@ impl Reading {
 
     // ---- reading ---------------------------------------------------------------------------------------
 
-    /// Fills `records`, which is empty, from all parts in turn.
-    ///
-    /// An error of a part is told once its turn comes and nothing was read before it; then the next part has
-    /// the turn.
-    pub(crate) fn fill(&mut self, records: &mut Records) -> Result<()> {
+    /// Places what is not placed yet.
+    fn place(&mut self) {
         if self.unplaced {
             // All of them now: "latest" means the moment at which a partition came, not that of its turn. What
             // fails is tried again, and told, in its turn.
@@ -339,6 +402,35 @@ impl Reading {
                 self.unplaced |= self.place_part(part).is_err();
             }
         }
+    }
+
+    /// Whether there is as much as a poll that may wait returns for. Who is in trouble is to be heard at once.
+    pub(crate) fn has_enough(&mut self) -> bool {
+        if self.options.min_bytes <= 1 {
+            return true;
+        }
+        self.place();
+        let (mut records, mut bytes) = (0, 0);
+        for part in self.parts.iter_mut().filter(|part| !part.paused) {
+            if part.gone || !part.placed || !part.holds(part.position()) {
+                return true;
+            }
+            let (most, enough) = (self.options.max_records - records, self.options.min_bytes - bytes);
+            let Ok(found) = part.look_ahead(&self.options, most, enough) else { return true };
+            (records, bytes) = (records + found.0, bytes + found.1);
+            if records >= self.options.max_records || bytes >= self.options.min_bytes {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Fills `records`, which is empty, from all parts in turn.
+    ///
+    /// An error of a part is told once its turn comes and nothing was read before it; then the next part has
+    /// the turn.
+    pub(crate) fn fill(&mut self, records: &mut Records) -> Result<()> {
+        self.place();
         let count = self.parts.len();
         let first = if self.turn < count { self.turn } else { 0 };
         let mut bytes = 0;

@@ -1,11 +1,12 @@
 //! A member's seat in its group, as the consumer and the coordinator share it: when it was heard last, and whether
 //! it is still its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::consumer::progress::Progress;
 use crate::error::{Error, ErrorKind};
 use crate::partition::watermarks::Signal;
 
@@ -34,6 +35,10 @@ pub(crate) struct Seat {
     pub(crate) session_timeout: Duration,
     pub(crate) signal: Arc<Signal>,
     heard: AtomicI64,
+    /// What `heard` said when the user was last warned.
+    warned: AtomicI64,
+    /// What its consumer shows.
+    progress: OnceLock<Arc<Progress>>,
     /// Written under the lock of the group.
     fate: AtomicU8,
 }
@@ -47,7 +52,27 @@ impl Seat {
         now: Timestamp,
     ) -> Arc<Self> {
         let (heard, fate) = (AtomicI64::new(now.as_nanos()), AtomicU8::new(Fate::Seated as u8));
-        Arc::new(Seat { id, instance_id, max_poll_interval, session_timeout, signal, heard, fate })
+        Arc::new(Seat {
+            id,
+            instance_id,
+            max_poll_interval,
+            session_timeout,
+            signal,
+            heard,
+            warned: AtomicI64::new(INSIDE),
+            progress: OnceLock::new(),
+            fate,
+        })
+    }
+
+    /// Says where to look how far the consumer has come.
+    pub(crate) fn show(&self, progress: &Arc<Progress>) {
+        self.progress.get_or_init(|| Arc::clone(progress));
+    }
+
+    /// How long the consumer has been without records though there are some.
+    pub(crate) fn starved_for(&self, now: Timestamp) -> Option<Duration> {
+        self.progress.get()?.starved_for(now)
     }
 
     /// The consumer is inside of a poll: it is not silent, however long that takes.
@@ -82,6 +107,24 @@ impl Seat {
     /// When silence will have lasted for `allowed`, if nothing is heard from `now` on.
     pub(crate) fn due(&self, allowed: Duration, now: Timestamp) -> Timestamp {
         now.saturating_add(allowed.saturating_sub(self.silent_for(now)))
+    }
+
+    /// After how long a silence the user is warned.
+    pub(crate) fn patience(&self) -> Duration {
+        self.max_poll_interval / 2
+    }
+
+    /// When the user is to be warned, if nothing is heard from `now` on; `None` where that was done in this silence.
+    pub(crate) fn warning_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let heard = self.heard.load(Ordering::Acquire);
+        let is_done = heard != INSIDE && self.warned.load(Ordering::Acquire) == heard;
+        (!is_done).then(|| self.due(self.patience().saturating_add(Duration::from_nanos(1)), now))
+    }
+
+    /// Whether the user is to be warned now: once for each silence.
+    pub(crate) fn warns(&self, now: Timestamp) -> bool {
+        let heard = self.heard.load(Ordering::Acquire);
+        self.silent_for(now) > self.patience() && self.warned.swap(heard, Ordering::AcqRel) != heard
     }
 
     pub(crate) fn fate(&self) -> Fate {

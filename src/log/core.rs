@@ -125,6 +125,8 @@ pub(crate) struct LogCore {
     /// The leader epoch of everything appended while the log is open.
     pub(crate) epoch: u32,
     pub(crate) report: RecoveryReport,
+    /// How long committed offsets stay that nobody has a use for; for ever where there is no such time.
+    pub(crate) offsets_retention: Option<Duration>,
     topics: RwLock<BTreeMap<Arc<str>, Arc<TopicCore>>>,
     catalog: Mutex<Catalog>,
     disk: Option<OnDisk>,
@@ -143,6 +145,7 @@ impl LogCore {
         engine: Arc<Engine>,
         epoch: u32,
         report: RecoveryReport,
+        offsets_retention: Option<Duration>,
         catalog: Catalog,
         topics: Vec<Arc<TopicCore>>,
         disk: Option<OnDisk>,
@@ -152,6 +155,7 @@ impl LogCore {
             engine,
             epoch,
             report,
+            offsets_retention,
             topics: RwLock::new(topics.into_iter().map(|t| (Arc::clone(&t.name), t)).collect()),
             catalog: Mutex::new(catalog),
             disk,

@@ -31,6 +31,7 @@ use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
 use crate::partition::core::{Opened, PartitionCore};
 use crate::partition::cursor::Cursor;
 use crate::partition::cursor::Store;
+use crate::partition::event::{Event, Hook};
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
@@ -66,6 +67,8 @@ pub struct LogBuilder {
     memory_limit: usize,
     max_block: Duration,
     staging: Option<PathBuf>,
+    offsets_retention: Option<Duration>,
+    hook: Option<Hook>,
     clock: Arc<dyn Clock>,
     codecs: Codecs,
     /// The first setting that cannot be, told when the log is opened.
@@ -80,6 +83,8 @@ impl Default for LogBuilder {
             memory_limit: 1 << 30,
             max_block: Duration::from_secs(60),
             staging: None,
+            offsets_retention: None,
+            hook: None,
             clock: Arc::new(SystemClock),
             codecs: Codecs::default(),
             wrong: None,
@@ -121,6 +126,42 @@ impl LogBuilder {
     #[must_use]
     pub fn staging(mut self, folder: impl Into<PathBuf>) -> Self {
         self.staging = Some(folder.into());
+        self
+    }
+
+    /// How long what a group committed stays after its last member has gone; for ever unless set. What was committed by
+    /// a consumer that chose its partitions itself, or for topics that no member asks for any more, stays so long after
+    /// the commit. (Kafka: `offsets.retention.minutes`, KIP-211.)
+    ///
+    /// The end is written down like a commit. Of members that a process took along when it stopped, the time counts from
+    /// when the log is opened again.
+    #[must_use]
+    pub fn offsets_retention(mut self, retention: Duration) -> Self {
+        self.offsets_retention = Some(retention);
+        self
+    }
+
+    /// Whom to tell of what happens unasked: members that are late, a disk that is full, a partition that failed.
+    ///
+    /// It is called on the log's callback thread, with no lock held, in the order in which things happen, and may use the log,
+    /// but not wait in it. A panic in it is contained. What is told when a log ends may not be heard any more.
+    ///
+    /// ```
+    /// use tapelog::{Log, admin::Event};
+    ///
+    /// let log = Log::builder()
+    ///     .on_event(|event| match event {
+    ///         Event::MemberLate { group, member, silent_for, .. } => {
+    ///             eprintln!("{member} of {group} has not polled for {silent_for:?}");
+    ///         }
+    ///         other => eprintln!("{other:?}"),
+    ///     })
+    ///     .in_memory()?;
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(tell));
         self
     }
 
@@ -168,6 +209,7 @@ impl LogBuilder {
         self.check()?;
         let pool = Pool::heap(self.memory_limit)?;
         let engine = Engine::new(pool, self.codecs, self.clock, None, self.max_block);
+        self.hook.into_iter().for_each(|hook| engine.on_event(hook));
         let report = RecoveryReport { clean: true, leader_epoch: 1, ..RecoveryReport::default() };
         let topics = built_in()
             .map(|(name, id)| {
@@ -176,7 +218,8 @@ impl LogBuilder {
                 topic_core(&engine, &name, id, TopicConfig::new(), opened)
             })
             .collect();
-        Ok(LogCore::new(engine, report.leader_epoch, report, Catalog::default(), topics, None))
+        let (epoch, catalog) = (report.leader_epoch, Catalog::default());
+        Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, None))
     }
 
     /// The log in `dir`, made there where `may_create` says so.
@@ -294,12 +337,19 @@ impl LogBuilder {
         remove_stray_staging(&directory, staging_id)?;
 
         let engine = Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
+        self.hook.into_iter().for_each(|hook| engine.on_event(hook));
+        for item in &report.items {
+            if let Some(kept_in) = item.kept_in.clone() {
+                let (partition, reason) = (item.partition.clone(), item.reason.clone());
+                engine.tell(Event::Quarantined { partition, kept_in, reason });
+            }
+        }
         let topics = found
             .into_iter()
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
             .collect();
         engine.start()?;
-        Ok(LogCore::new(engine, epoch, report, catalog, topics, Some(disk)))
+        Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, Some(disk)))
     }
 }
 

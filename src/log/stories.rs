@@ -14,6 +14,7 @@ use crate::log::topic::Topic;
 use crate::partition::Partition;
 use crate::partition::core::Wait;
 use crate::partition::delivery::{Acks, Delivered, Delivery, Durability};
+use crate::partition::event::Event;
 use crate::partition::settings::SyncPolicy;
 use crate::record::Record;
 use crate::storage::disk::RealDisk;
@@ -496,4 +497,39 @@ fn a_reader_that_follows_hears_of_what_was_deleted() {
     partition.append(Record::new("deleted before it was read")).unwrap();
     assert_eq!(partition.delete_records(4).unwrap(), 4);
     assert_eq!(next().unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+}
+
+/// What a log tells of its disk: that it is full, and that this is over; what failed for good, once.
+#[test]
+fn a_full_disk_and_a_failed_one_are_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = FaultPlan::new();
+    let (tell, told) = std::sync::mpsc::channel();
+    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan));
+    let builder = LogBuilder::default().max_block(SOON).disk(Arc::new(disk));
+    let log =
+        builder.on_event(move |event| drop(tell.send(event.clone()))).begin_in(dir.path(), true).unwrap();
+    let next = || told.recv_timeout(SOON).unwrap();
+    let partition = topic(&log, "t", TopicConfig::new().block_linger(Duration::ZERO)).partition(0).unwrap();
+    plan.inject(Fault::nth(1).of(Op::Write).under("topics/t").errno(Fault::ENOSPC));
+    partition.append(Record::new("a")).unwrap();
+    match next() {
+        Event::WritesStalled { error } => assert_eq!(error.kind(), ErrorKind::NoSpace),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(next(), Event::WritesResumed {}));
+
+    partition.wait_written(1, SOON).unwrap();
+    plan.inject(Fault::nth(1).of(Op::Write).under("topics/t").errno(Fault::EIO).forever());
+    partition.append(Record::new("b")).unwrap();
+    match next() {
+        Event::PartitionFailed { partition, error } => {
+            assert_eq!((partition.topic(), error.kind()), ("t", ErrorKind::Storage));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(partition.append(Record::new("c")).is_err());
+    assert!(partition.wait_durable(2, SOON).is_err());
+    let _ = log.close(SOON);
+    assert!(told.try_recv().is_err(), "once");
 }

@@ -15,10 +15,12 @@
 // settings       what can be set
 
 pub(crate) mod appender;
+pub(crate) mod backlog;
 pub(crate) mod core;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
 pub(crate) mod drain;
+pub(crate) mod event;
 pub(crate) mod head;
 pub(crate) mod lease;
 pub(crate) mod records;

@@ -8,6 +8,7 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::core::PartitionCore;
 use crate::partition::drain::{Drain, Progress, SinkContext};
+use crate::partition::event::Event;
 use crate::partition::settings::{Settings, SyncPolicy};
 use crate::partition::watermarks::OnReached;
 use crate::partition::write_behind::{Duty, Stand, closed};
@@ -67,10 +68,14 @@ impl PartitionCore {
 
     /// Stops this partition for good and tells everyone who waits.
     pub(crate) fn fail(&self, error: &Error) {
-        {
+        let before = {
             let mut state = self.hold();
-            state.refuse = Some(error.clone());
             state.waiters.drain(..).for_each(|w| w.ring());
+            state.refuse.replace(error.clone())
+        };
+        if before.is_none_or(|before| before.passes()) {
+            self.engine
+                .tell(Event::PartitionFailed { partition: self.identity.tp.clone(), error: error.clone() });
         }
         self.written.fail(error, |call, result| self.engine.call(call, result));
         self.durable.fail(error, |call, result| self.engine.call(call, result));

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::clock::{Clock, Deadline};
 use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::core::PartitionCore;
+use crate::partition::event::{Event, Hook};
 use crate::partition::settle::flush_all;
 use crate::partition::watermarks::OnReached;
 use crate::storage::arena::Pool;
@@ -112,6 +113,7 @@ pub(crate) struct Engine {
     /// Set by the crash hook of tests: threads end where they are, and nothing is written any more.
     halted: AtomicBool,
     callbacks: Mutex<Option<Sender<Due>>>,
+    hook: OnceLock<Hook>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     alive: Arc<()>,
     next_id: AtomicU64,
@@ -283,6 +285,7 @@ impl Engine {
             trouble: Mutex::new(None),
             halted: AtomicBool::new(false),
             callbacks: Mutex::new(None),
+            hook: OnceLock::new(),
             threads: Mutex::default(),
             alive: Arc::new(()),
             next_id: AtomicU64::new(0),
@@ -384,7 +387,7 @@ impl Engine {
                         }
                     }
                     Some(Stand::Full(error)) => {
-                        *self.trouble.lock() = Some(error);
+                        self.trouble_begins(error);
                         item.until = Deadline::after(item.retry);
                         item.retry = (item.retry * 2).min(RETRY_MAX);
                         item.full = true;
@@ -548,9 +551,39 @@ impl Engine {
         self.room_came.notify_all();
     }
 
+    fn trouble_begins(&self, error: Error) {
+        let before = self.trouble.lock().replace(error.clone());
+        if before.is_none() {
+            self.tell(Event::WritesStalled { error });
+        }
+    }
+
     /// The disk has taken a write again.
     pub(crate) fn trouble_over(&self) {
-        *self.trouble.lock() = None;
+        let before = self.trouble.lock().take();
+        if before.is_some() {
+            self.tell(Event::WritesResumed {});
+        }
+    }
+
+    /// Has `hook` told of events from now on.
+    pub(crate) fn on_event(self: &Arc<Self>, hook: Hook) {
+        if self.hook.set(hook).is_ok() {
+            let engine = Arc::downgrade(self);
+            self.codecs.on_failure(Box::new(move |codec, reason| {
+                if let Some(engine) = engine.upgrade() {
+                    engine.tell(Event::CodecFailed { codec: codec.to_owned(), reason });
+                }
+            }));
+        }
+    }
+
+    /// Tells the user, on the callback thread: who has something to tell may hold any lock.
+    pub(crate) fn tell(&self, event: Event) {
+        if let Some(hook) = self.hook.get() {
+            let hook = Arc::clone(hook);
+            self.call(Box::new(move |_| hook(&event)), Ok(()));
+        }
     }
 
     /// Calls back on the callback thread, which is started on first use; callbacks run one after another, in

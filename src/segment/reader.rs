@@ -170,6 +170,21 @@ impl Segment {
         self.search(|index| index.lookup_time(target), |header| header.max_timestamp >= target, |_| false)
     }
 
+    /// Shows headers of blocks in order, from the one that holds `offset`, or else the first after it, until `see` has
+    /// enough; damage is passed over.
+    pub(crate) fn headers_from(&self, offset: u64, mut see: impl FnMut(&BlockHeader) -> bool) -> Result<()> {
+        let Some(position) = self.find(offset)? else { return Ok(()) };
+        let mut walk = Walk::new(self.blocks(), position, self.base_offset());
+        while let Some(step) = walk.step()? {
+            if let Step::Block(header) = step
+                && !see(&header)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Hops from where the index says to the first block that is `found`, or to damage that may `hide` it, given
     /// the block after it.
     fn search(

@@ -616,3 +616,123 @@ fn g_13_a_restart_finds_no_seat_in_a_topic_that_is_gone() {
     );
     end(log);
 }
+
+/// A log whose committed offsets expire after ten seconds, at 20 s by its clock, with topics `t` and `u`.
+fn forgetful(dir: Option<&std::path::Path>, clock: &Arc<ManualClock>) -> Log {
+    let builder = Log::builder().clock(Arc::clone(clock)).offsets_retention(ms(10_000));
+    let log = match dir {
+        Some(dir) => builder.open(dir).unwrap(),
+        None => builder.in_memory().unwrap(),
+    };
+    for name in ["t", "u"] {
+        produce(&log.ensure_topic(name, TopicConfig::new()).unwrap().partition(0).unwrap(), 5);
+    }
+    log
+}
+
+/// Commits in `t` and `u` without being a member.
+fn commit_outside(log: &Log, group: &str) {
+    let mut consumer = log.consumer_group(group).unwrap().consumer().build().unwrap();
+    consumer.commit_offsets([(tp(0), 3), (TopicPartition::new("u", 0), 3)]).unwrap();
+}
+
+/// What is committed in `t` and `u`.
+fn committed(log: &Log, group: &str) -> [Option<u64>; 2] {
+    let group = log.consumer_group(group).unwrap();
+    ["t", "u"].map(|topic| group.committed(&TopicPartition::new(topic, 0)).unwrap())
+}
+
+/// Waits for the keeper of the log, which looks at all groups at once, and then forgets those of which nothing is left.
+fn until_gone(log: &Log, group: &str) {
+    while committed(log, group) != [None, None] || state(&log.consumer_group(group).unwrap()).0 != Dead {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn g_27_what_was_committed_without_members_expires_so_long_after_the_commit() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(19_999)));
+    let log = forgetful(None, &clock);
+    commit_outside(&log, "earlier");
+    clock.advance(ms(1));
+    commit_outside(&log, "g");
+    clock.set(Timestamp::from_millis(29_999));
+    until_gone(&log, "earlier");
+    assert_eq!(committed(&log, "g"), [Some(3), Some(3)]);
+    clock.set(Timestamp::from_millis(30_000));
+    until_gone(&log, "g");
+}
+
+#[test]
+fn g_27_what_members_read_never_expires_and_an_empty_group_counts_from_then() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(20_000)));
+    let log = forgetful(None, &clock);
+    let group = log.consumer_group("g").unwrap();
+    commit_outside(&log, "g");
+    let mut member = group.consumer().max_poll_interval(ms(1_000_000)).subscribe(["t"]).unwrap();
+    member.poll(NOW).unwrap();
+    assert_eq!(state(&group).0, Stable);
+    clock.set(Timestamp::from_millis(30_000));
+    while committed(&log, "g")[1].is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(committed(&log, "g"), [Some(3), None], "no member asks for u");
+
+    clock.set(Timestamp::from_millis(100_000));
+    commit_outside(&log, "witness");
+    clock.set(Timestamp::from_millis(110_000));
+    until_gone(&log, "witness");
+    assert_eq!(committed(&log, "g"), [Some(3), None], "and one reads t");
+
+    drop(member);
+    commit_outside(&log, "witness");
+    clock.set(Timestamp::from_millis(119_999));
+    let mut late = log.consumer_group("witness").unwrap().consumer().build().unwrap();
+    late.commit_offsets([(tp(0), 1)]).unwrap();
+    assert_eq!(committed(&log, "g"), [Some(3), None]);
+    clock.set(Timestamp::from_millis(120_000));
+    until_gone(&log, "g");
+    assert_eq!(
+        committed(&log, "witness"),
+        [Some(1), None],
+        "in the same look, what was committed later stays"
+    );
+}
+
+#[test]
+fn g_27_it_is_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(20_000)));
+    let close = |log: Log| log.close(Duration::from_secs(10)).unwrap();
+    let log = forgetful(Some(dir.path()), &clock);
+    let mut member = log.consumer_group("g").unwrap().subscribe(["t"]).unwrap();
+    member.poll(NOW).unwrap();
+    clock.set(Timestamp::from_millis(25_000));
+    member.commit().unwrap();
+    drop(member);
+    commit_outside(&log, "witness");
+    clock.set(Timestamp::from_millis(35_000));
+    until_gone(&log, "witness");
+    until_gone(&log, "g");
+    close(log);
+
+    // Without a time for them nothing is forgotten, and what is gone stays so.
+    let log = Log::builder().clock(Arc::clone(&clock)).open(dir.path()).unwrap();
+    assert_eq!(committed(&log, "g"), [None, None]);
+    commit_outside(&log, "g");
+    clock.set(Timestamp::from_millis(1_000_000));
+    assert_eq!(committed(&log, "g"), [Some(3), Some(3)]);
+    close(log);
+    let log = forgetful(Some(dir.path()), &clock);
+    until_gone(&log, "g");
+}
+
+#[test]
+fn g_27_off_unless_set() {
+    let (log, clock, group) = timed(1);
+    let mut outside = group.consumer().build().unwrap();
+    outside.commit_offsets([(tp(0), 3)]).unwrap();
+    clock.set(Timestamp::MAX);
+    assert_eq!(group.committed(&tp(0)).unwrap(), Some(3));
+    drop(log);
+}

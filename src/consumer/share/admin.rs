@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::consumer::group::Groups;
+use crate::consumer::groups::Groups;
 use crate::consumer::share::group::Group;
 use crate::consumer::share::options::ShareConfig;
 use crate::consumer::share::poll::{ShareConsumer, ShareConsumerBuilder};

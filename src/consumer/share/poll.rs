@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::consumer::group::Groups;
+use crate::consumer::groups::Groups;
 use crate::consumer::handle::ConsumerHandle;
 use crate::consumer::share::group::Group;
 use crate::consumer::share::options::{AcknowledgeMode, ShareConfig};
