@@ -44,7 +44,8 @@ use crate::segment::reader::Segment;
 use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
-use crate::storage::staged::StagedChunk;
+use crate::storage::slot;
+use crate::storage::staged::{ProvedFrames, StagedChunk};
 
 /// So much at the end of a partition is always verified: more than any one write, so that it holds all that the last of
 /// them can have torn.
@@ -180,10 +181,17 @@ pub(crate) fn recover_partition(
         .collect();
     drop_written(&mut staged, plan(&facts, &[], r.start).end);
     let mut hot = Vec::with_capacity(staged.len());
-    let mut memory = Vec::new();
+    let mut gaps = Vec::new();
+    let (mut memory, mut more) = (Vec::new(), Vec::new());
     for chunk in &staged {
-        if let Some(range) = whole_appends(chunk, chunk.read(&mut memory)?) {
-            hot.push(range);
+        let bytes = chunk.read(&mut memory)?;
+        let run = hot_run(chunk.frames(bytes), chunk.base_offset);
+        hot.extend(run.whole);
+        if let Some(rest) = behind_damage(chunk, bytes, run.at, run.next, &mut more)? {
+            let first = rest.clone().next().map(|(_, frame)| frame.offset());
+            let behind = first.and_then(|first| hot_run(rest, first).whole);
+            hot.extend(behind);
+            gaps.push((run.next, behind.map(|(from, _)| from), chunk.path().to_path_buf()));
         }
     }
     let plan = plan(&facts, &hot, r.start);
@@ -200,6 +208,20 @@ pub(crate) fn recover_partition(
         set_tail_aside(r, last, plan.drop_unfinished, covered, &mut done)?;
         if plan.drop_unfinished {
             last.drop_unfinished();
+        }
+    }
+    for (from, to, file) in gaps {
+        // A last frame that the power cut off is none that was promised; one that a process left whole is.
+        let known_to = to.or(r.survived_on.map(|_| from + 1)).unwrap_or(0);
+        if known_to > covered.max(from) {
+            done.items.push(Note {
+                action: RecoveryAction::Damaged,
+                offsets: Some(from.max(covered)..known_to),
+                file: Some(file),
+                bytes: None,
+                kept_in: None,
+                reason: "records of the hot tail do not prove themselves".into(),
+            });
         }
     }
     if let Some((from, to)) = plan.unreachable {
@@ -294,20 +316,44 @@ fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
     staged.drain(..written);
 }
 
-/// The offsets of the whole appends in a staged chunk; `None` where there is none.
-fn whole_appends(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
-    let mut next = chunk.base_offset;
-    let mut whole = chunk.base_offset;
-    for (_, frame) in chunk.frames(bytes) {
+/// What frames of a staged chunk hold, from offset `from` on.
+struct HotRun {
+    /// The offsets of the whole appends; `None` where there is none.
+    whole: Option<(u64, u64)>,
+    /// The offset and the place behind the last frame.
+    next: u64,
+    at: usize,
+}
+
+fn hot_run(frames: ProvedFrames<'_>, from: u64) -> HotRun {
+    let (mut next, mut whole, mut at) = (from, from, slot::HEADER);
+    for (place, frame) in frames {
         if frame.offset() != next {
             break;
         }
         next += 1;
+        at = place + frame.len();
         if !frame.more() {
             whole = next;
         }
     }
-    (whole > chunk.base_offset).then_some((chunk.base_offset, whole))
+    HotRun { whole: (whole > from).then_some((from, whole)), next, at }
+}
+
+/// The frames behind one, at the place `at`, that does not prove itself; `None` where none stands there. What it held may be in
+/// the segments, and then the log goes on with them.
+fn behind_damage<'a>(
+    chunk: &StagedChunk,
+    bytes: &[u8],
+    at: usize,
+    offset: u64,
+    memory: &'a mut Vec<u8>,
+) -> Result<Option<ProvedFrames<'a>>> {
+    let ends = bytes.get(at..at + 8).is_none_or(|word| word == [0; 8]);
+    if ends || chunk.frames_from(bytes, at).next().is_some() {
+        return Ok(None);
+    }
+    Ok(Some(chunk.frames_behind(chunk.read_on(memory)?, at, offset + 1)))
 }
 
 /// What is not there although nothing that is there is damaged.
@@ -520,12 +566,16 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let mut memory = Vec::new();
+    let (mut memory, mut more) = (Vec::new(), Vec::new());
     for chunk in staged {
         if next >= to {
             break;
         }
-        let frames: Vec<(usize, FrameView<'_>)> = chunk.frames(chunk.read(&mut memory)?).collect();
+        let bytes = chunk.read(&mut memory)?;
+        let mut frames: Vec<(usize, FrameView<'_>)> = chunk.frames(bytes).collect();
+        let end = frames.last().map(|(at, frame)| (at + frame.len(), frame.offset() + 1));
+        let (at, offset) = end.unwrap_or((slot::HEADER, chunk.base_offset));
+        frames.extend(behind_damage(chunk, bytes, at, offset, &mut more)?.into_iter().flatten());
         for (i, (at, frame)) in frames.iter().enumerate() {
             if frame.offset() != next || next >= to {
                 continue;
