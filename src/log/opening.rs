@@ -39,6 +39,7 @@ use crate::segment::reader::Segment;
 use crate::storage::arena::{Pool, random_nonzero};
 use crate::storage::directory::Directory;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
+use crate::storage::slot::HEADER;
 use crate::storage::staged::{self, StagedChunk};
 use crate::storage::staging;
 use crate::storage::witness::Witness;
@@ -260,8 +261,17 @@ impl LogBuilder {
             let file = old_staging.join(staging::file_name(before.staging_id, 0));
             witness = Witness::take(&file).filter(|then| Some(*then) == Witness::now(&directory, &file));
             report.page_cache_survived = witness.is_some();
-            let chunks = staged::recover(&old_staging, before.staging_id, before.incarnation)?;
-            chunks.into_iter().for_each(|chunk| staged.add(chunk));
+            let left = staged::recover(&old_staging, before.staging_id, before.incarnation)?;
+            left.slots.into_iter().for_each(|chunk| staged.add(chunk));
+            report.items.extend(left.damaged.into_iter().map(|(file, at)| RecoveryItem {
+                action: RecoveryAction::Damaged,
+                partition: None,
+                offsets: None,
+                file: Some(file),
+                bytes: Some(at..at + HEADER as u64),
+                kept_in: None,
+                reason: "the header of a slot of the hot tail does not prove itself".into(),
+            }));
         }
         let mut opening = Opening {
             directory: &directory,

@@ -14,6 +14,7 @@ use crate::segment::format::parse_file_name;
 use crate::segment::scan::is_unborn;
 use crate::storage::directory::Directory;
 use crate::storage::disk::{Entry, EntryKind};
+use crate::storage::slot;
 use crate::storage::staged;
 use crate::storage::staging;
 
@@ -211,7 +212,11 @@ impl Verifying<'_> {
             Err(e) => return Err(e),
         };
         let mut memory = Vec::new();
-        for slot in slots {
+        for (_, at) in slots.damaged {
+            let what = "the header of a slot does not prove itself";
+            report.damage.push(FileDamage::new(DamageKind::Lost, at..at + slot::HEADER as u64, what));
+        }
+        for slot in slots.slots {
             let found = slot.look(slot.read(&mut memory)?);
             report.blocks += 1;
             report.records += found.frames;

@@ -44,7 +44,8 @@ use crate::segment::reader::Segment;
 use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
-use crate::storage::staged::StagedChunk;
+use crate::storage::slot;
+use crate::storage::staged::{ProvedFrames, StagedChunk};
 
 /// So much at the end of a partition is always verified: more than any one write, so that it holds all that the last of
 /// them can have torn.
@@ -182,7 +183,15 @@ pub(crate) fn recover_partition(
         })
         .collect();
     drop_written(&mut staged, plan(&facts, &[], r.start).end);
-    let hot = whole_appends(&staged)?;
+    let mut hot = Vec::with_capacity(staged.len());
+    let mut gaps = Vec::new();
+    for found in hot_chunks(&staged)? {
+        hot.extend(found.whole);
+        if let Some(gap) = found.gap {
+            hot.extend(gap.behind);
+            gaps.push(gap);
+        }
+    }
     let plan = plan(&facts, &hot, r.start);
 
     for scan in &scans[..plan.keep] {
@@ -197,6 +206,20 @@ pub(crate) fn recover_partition(
         set_tail_aside(r, last, plan.drop_unfinished, covered, &mut done)?;
         if plan.drop_unfinished {
             last.drop_unfinished();
+        }
+    }
+    for Gap { from, behind, file } in gaps {
+        // A last frame that the power cut off is none that was promised; one that a process left whole is.
+        let known_to = behind.map(|(from, _)| from).or(r.survived_on.map(|_| from + 1)).unwrap_or(0);
+        if known_to > covered.max(from) {
+            done.items.push(Note {
+                action: RecoveryAction::Damaged,
+                offsets: Some(from.max(covered)..known_to),
+                file: Some(file),
+                bytes: None,
+                kept_in: None,
+                reason: "records of the hot tail do not prove themselves".into(),
+            });
         }
     }
     if let Some((from, to)) = plan.unreachable {
@@ -291,12 +314,26 @@ fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
     staged.drain(..written);
 }
 
-/// The offsets of the whole appends in each staged chunk that has some, found on as many threads as there are processors.
-fn whole_appends(staged: &[StagedChunk]) -> Result<Vec<(u64, u64)>> {
-    let find = |chunks: &[StagedChunk]| -> Result<Vec<(u64, u64)>> {
-        let mut memory = Vec::new();
-        let ranges = chunks.iter().map(|chunk| Ok(whole_appends_of(chunk, chunk.read(&mut memory)?)));
-        ranges.filter_map(Result::transpose).collect()
+/// What a staged chunk holds.
+struct HotChunk {
+    /// The offsets of the whole appends that it begins with; `None` where there is none.
+    whole: Option<(u64, u64)>,
+    gap: Option<Gap>,
+}
+
+/// Frames of a staged chunk that do not prove themselves.
+struct Gap {
+    from: u64,
+    /// The offsets of the whole appends behind them; `None` where there is none.
+    behind: Option<(u64, u64)>,
+    file: PathBuf,
+}
+
+/// What each staged chunk holds, found on as many threads as there are processors.
+fn hot_chunks(staged: &[StagedChunk]) -> Result<Vec<HotChunk>> {
+    let find = |chunks: &[StagedChunk]| -> Result<Vec<HotChunk>> {
+        let (mut memory, mut more) = (Vec::new(), Vec::new());
+        chunks.iter().map(|chunk| hot_chunk(chunk, &mut memory, &mut more)).collect()
     };
     if staged.iter().map(|chunk| chunk.len).sum::<usize>() < WORTH_A_THREAD {
         return find(staged);
@@ -307,13 +344,13 @@ fn whole_appends(staged: &[StagedChunk]) -> Result<Vec<(u64, u64)>> {
     thread::scope(|scope| {
         let others: Vec<_> =
             shares.map(|share| (share, helper().spawn_scoped(scope, move || find(share)).ok())).collect();
-        let mut ranges = find(first)?;
+        let mut chunks = find(first)?;
         for (share, helper) in others {
             // Without a further thread it only takes longer.
             let found = helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| find(share));
-            ranges.extend(found?);
+            chunks.extend(found?);
         }
-        Ok(ranges)
+        Ok(chunks)
     })
 }
 
@@ -321,20 +358,39 @@ fn helper() -> thread::Builder {
     thread::Builder::new().name("tapelog-recover".into())
 }
 
-/// The offsets of the whole appends in a staged chunk; `None` where there is none.
-fn whole_appends_of(chunk: &StagedChunk, bytes: &[u8]) -> Option<(u64, u64)> {
-    let mut next = chunk.base_offset;
-    let mut whole = chunk.base_offset;
-    for (_, frame) in chunk.frames(bytes) {
+fn hot_chunk(chunk: &StagedChunk, memory: &mut Vec<u8>, more: &mut Vec<u8>) -> Result<HotChunk> {
+    let bytes = chunk.read(memory)?;
+    let run = hot_run(chunk.frames(bytes), chunk.base_offset);
+    let gap = chunk.behind_damage(bytes, run.at, run.next, more)?.map(|(_, rest)| {
+        let first = rest.clone().next().map(|(_, frame)| frame.offset());
+        let behind = first.and_then(|first| hot_run(rest, first).whole);
+        Gap { from: run.next, behind, file: chunk.path().to_path_buf() }
+    });
+    Ok(HotChunk { whole: run.whole, gap })
+}
+
+/// What frames of a staged chunk hold, from offset `from` on.
+struct HotRun {
+    /// The offsets of the whole appends; `None` where there is none.
+    whole: Option<(u64, u64)>,
+    /// The offset and the place behind the last frame.
+    next: u64,
+    at: usize,
+}
+
+fn hot_run(frames: ProvedFrames<'_>, from: u64) -> HotRun {
+    let (mut next, mut whole, mut at) = (from, from, slot::HEADER);
+    for (place, frame) in frames {
         if frame.offset() != next {
             break;
         }
         next += 1;
+        at = place + frame.len();
         if !frame.more() {
             whole = next;
         }
     }
-    (whole > chunk.base_offset).then_some((chunk.base_offset, whole))
+    HotRun { whole: (whole > from).then_some((from, whole)), next, at }
 }
 
 /// What is not there although nothing that is there is damaged.
@@ -561,20 +617,22 @@ fn replay(
                 // Without a further thread it only takes longer.
                 helper().spawn_scoped(scope, || following.prove()).ok()
             });
-            let (mut first, mut end) = (None, 0);
-            for (at, frame) in proved.frames() {
-                if frame.offset() == next && next < to {
-                    first.get_or_insert(at);
-                    end = at + frame.len();
-                    largest = largest.max(frame.timestamp());
-                    next += 1;
-                } else if first.is_some() {
-                    break;
+            for run in proved.runs() {
+                let (mut first, mut end) = (None, 0);
+                for (at, frame) in proved.frames(run) {
+                    if frame.offset() == next && next < to {
+                        first.get_or_insert(at);
+                        end = at + frame.len();
+                        largest = largest.max(frame.timestamp());
+                        next += 1;
+                    } else if first.is_some() {
+                        break;
+                    }
                 }
-            }
-            let mut at = first.unwrap_or(end);
-            while at < end {
-                at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
+                let mut at = first.unwrap_or(end);
+                while at < end {
+                    at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
+                }
             }
             ahead = helper.and_then(|helper| helper.join().ok());
             Ok(())

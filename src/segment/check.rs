@@ -168,13 +168,16 @@ pub(crate) fn check(
     if let Some(trailer) = trailer {
         found.sealed = true;
         end = end.max(trailer.end.next_offset);
-        if !index_leads_to_blocks(&file.blocks(), &trailer)? {
+        // Where blocks are damaged, an entry that leads there is none the worse.
+        let gaps = found.damage.iter().any(|d| d.kind == DamageKind::Lost);
+        let sound = match index_of(&file.blocks(), &trailer)? {
+            Some(index) => gaps || leads_to_blocks(&index, &file.blocks())?,
+            None => false,
+        };
+        if !sound {
             let bytes = limit..file.len - TRAILER as u64;
-            found.add(FileDamage::new(
-                DamageKind::Spare,
-                bytes,
-                "the index is wrong; the blocks tell all it says",
-            ));
+            let what = "the index is wrong; the blocks tell all it says";
+            found.add(FileDamage::new(DamageKind::Spare, bytes, what));
         }
     }
     found.offsets = Some(meta.base_offset..end);
@@ -241,18 +244,19 @@ pub(crate) fn tells_of_bytes(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::CorruptRecord | ErrorKind::ForeignFile | ErrorKind::UnsupportedVersion)
 }
 
-/// Whether the index of a sealed segment matches its checksum, and every entry leads to a block of its offset. One that
-/// is too long is not believed by anybody.
-pub(crate) fn index_leads_to_blocks(blocks: &Blocks<'_>, trailer: &Trailer) -> Result<bool> {
+/// The index of a sealed segment, where it matches its checksum. One that is too long is not believed by anybody.
+fn index_of(blocks: &Blocks<'_>, trailer: &Trailer) -> Result<Option<Index>> {
     let len = trailer.entries as usize * ENTRY;
     if len > MAX_FOOTER {
-        return Ok(false);
+        return Ok(None);
     }
     let mut bytes = vec![0; len];
     let got = blocks.file.read_at_most(&mut bytes, trailer.end.position)?;
-    let Some(index) = Index::decode(&bytes[..got], blocks.meta.base_offset, trailer) else {
-        return Ok(false);
-    };
+    Ok(Index::decode(&bytes[..got], blocks.meta.base_offset, trailer))
+}
+
+/// Whether every entry leads to a block of its offset.
+fn leads_to_blocks(index: &Index, blocks: &Blocks<'_>) -> Result<bool> {
     for entry in index.entries() {
         let found = blocks.header(entry.position, blocks.meta.base_offset)?;
         if !found.is_ok_and(|header| header.base_offset == entry.offset) {
@@ -260,4 +264,9 @@ pub(crate) fn index_leads_to_blocks(blocks: &Blocks<'_>, trailer: &Trailer) -> R
         }
     }
     Ok(true)
+}
+
+/// Whether there is a whole index, all of which leads to blocks.
+pub(crate) fn index_leads_to_blocks(blocks: &Blocks<'_>, trailer: &Trailer) -> Result<bool> {
+    index_of(blocks, trailer)?.map_or(Ok(false), |index| leads_to_blocks(&index, blocks))
 }

@@ -91,6 +91,14 @@ impl SlotHeader {
     }
 }
 
+/// Whether a slot begins here whose header was damaged: of magic and checksum one is right. Who writes a header stores both
+/// in one word, last.
+pub(crate) fn is_damaged(bytes: &[u8], key: u64, position: usize) -> bool {
+    bytes
+        .get(..RECOVERY_HEADER)
+        .is_some_and(|b| (u32_at(b, 0) == MAGIC) != (u32_at(b, 4) == slot_checksum(&b[8..], key, position)))
+}
+
 fn slot_checksum(bytes: &[u8], key: u64, position: usize) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(mix(key, position));
     crc.update(bytes);

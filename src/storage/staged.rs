@@ -4,6 +4,7 @@
 //! may so find slots that were given back, or parts of them. That does no harm: their frames prove themselves or are
 //! not believed, and offsets that are in the segments already are not replayed.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +18,7 @@ use crate::frame::{FrameView, mix};
 use crate::storage::chunk::Mapping;
 #[cfg(unix)]
 use crate::storage::file::RawFile;
-use crate::storage::slot::HEADER;
-use crate::storage::slot::{GRANULE, SlotHeader};
+use crate::storage::slot::{self, GRANULE, HEADER, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
 #[cfg(unix)]
@@ -72,6 +72,42 @@ impl StagedChunk {
         Err(unsupported(&self.source.path))
     }
 
+    /// Reads what there may be of frames behind one that does not prove itself, and so does not say how long it is.
+    #[cfg(unix)]
+    pub(crate) fn read_on<'a>(&self, memory: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let len = self.len.min(READ_ON);
+        memory.clear();
+        memory.resize(len, 0);
+        let got = read_at(&self.source.file, &self.source.path, memory, self.position)?;
+        Ok(&memory[..got])
+    }
+
+    /// Reads the slot.
+    #[cfg(not(unix))]
+    pub(crate) fn read_on<'a>(&self, _: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        Err(unsupported(&self.source.path))
+    }
+
+    /// The file it is in.
+    pub(crate) fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// The frames in `bytes` from the place `at` on.
+    pub(crate) fn frames_from<'a>(&self, bytes: &'a [u8], at: usize) -> ProvedFrames<'a> {
+        ProvedFrames { bytes, salt: self.salt, at }
+    }
+
+    /// The frames in `bytes` from the first one on behind the place `at` that has an offset of at least `low`.
+    pub(crate) fn frames_behind<'a>(&self, bytes: &'a [u8], at: usize, low: u64) -> ProvedFrames<'a> {
+        let begins = |at: &usize| {
+            let first = self.frames_from(bytes, *at).next();
+            first.is_some_and(|(_, frame)| frame.offset() >= low)
+        };
+        let at = (at + 8..bytes.len()).step_by(8).find(begins);
+        self.frames_from(bytes, at.unwrap_or(bytes.len()))
+    }
+
     /// What is in `bytes`, which [`StagedChunk::read`] read.
     pub(crate) fn look(&self, bytes: &[u8]) -> Looked {
         let (mut frames, mut at) = (0, HEADER);
@@ -86,11 +122,36 @@ impl StagedChunk {
 
     /// Reads the slot and verifies its frames.
     pub(crate) fn prove(&self) -> Result<Proved> {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut more) = (Vec::new(), Vec::new());
         let read = self.read(&mut bytes)?;
-        let end = self.frames(read).last().map_or(HEADER, |(at, frame)| at + frame.len());
-        bytes.truncate(end);
-        Ok(Proved(bytes))
+        let last = self.frames(read).last();
+        let (end, next) =
+            last.map_or((HEADER, self.base_offset), |(at, frame)| (at + frame.len(), frame.offset() + 1));
+        let behind = self.behind_damage(read, end, next, &mut more)?;
+        let behind = behind.and_then(|(at, frames)| Some(at..frames.last().map(|(at, f)| at + f.len())?));
+        let Some(behind) = behind else {
+            bytes.truncate(end);
+            return Ok(Proved { bytes, runs: [HEADER..end, end..end] });
+        };
+        more.truncate(behind.end);
+        Ok(Proved { bytes: more, runs: [HEADER..end, behind] })
+    }
+
+    /// The frames behind one, at the place `at` of `bytes`, that does not prove itself, and where they begin; `None` where
+    /// none stands there. What it held, the record at `offset`, may be in the segments, and then the log goes on with them.
+    pub(crate) fn behind_damage<'a>(
+        &self,
+        bytes: &[u8],
+        at: usize,
+        offset: u64,
+        memory: &'a mut Vec<u8>,
+    ) -> Result<Option<(usize, ProvedFrames<'a>)>> {
+        let ends = bytes.get(at..at + 8).is_none_or(|word| word == [0; 8]);
+        if ends || self.frames_from(bytes, at).next().is_some() {
+            return Ok(None);
+        }
+        let frames = self.frames_behind(self.read_on(memory)?, at, offset + 1);
+        Ok(Some((frames.at, frames)))
     }
 
     /// The frames in `bytes`, which [`StagedChunk::read`] read.
@@ -111,6 +172,10 @@ pub(crate) struct Looked {
 #[cfg(unix)]
 const FIRST_READ: usize = 256 * 1024;
 
+/// So much of a slot is looked through behind a frame that does not prove itself.
+#[cfg(unix)]
+const READ_ON: usize = 64 << 20;
+
 /// Whether the frames of a slot may go on behind `bytes`, by their lengths alone.
 #[cfg(unix)]
 fn goes_on(bytes: &[u8]) -> bool {
@@ -126,19 +191,27 @@ fn goes_on(bytes: &[u8]) -> bool {
 }
 
 /// The bytes of a slot up to the end of the frames that proved themselves.
-pub(crate) struct Proved(Vec<u8>);
+pub(crate) struct Proved {
+    bytes: Vec<u8>,
+    runs: [Range<usize>; 2],
+}
 
 impl Proved {
     /// The slot's bytes that far, its header too.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Where frames follow on each other: from the beginning on, and behind what is damaged.
+    pub(crate) fn runs(&self) -> &[Range<usize>; 2] {
+        &self.runs
     }
 
     /// As [`StagedChunk::frames`], which these were.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = (usize, FrameView<'_>)> {
-        let mut at = HEADER;
+    pub(crate) fn frames(&self, run: &Range<usize>) -> impl Iterator<Item = (usize, FrameView<'_>)> {
+        let Range { start: mut at, end } = *run;
         std::iter::from_fn(move || {
-            let rest = self.0.get(at..).filter(|rest| !rest.is_empty())?;
+            let rest = self.bytes.get(at..end).filter(|rest| !rest.is_empty())?;
             let frame = FrameView::trusted(rest);
             at += frame.len();
             Some((at - frame.len(), frame))
@@ -182,22 +255,30 @@ impl<'a> Iterator for ProvedFrames<'a> {
 
 impl std::iter::FusedIterator for ProvedFrames<'_> {}
 
-/// Lists the slots that incarnation `incarnation` left in the staging files `file_id`, in no particular order. Files
-/// are read, never mapped.
+/// What an incarnation left in its staging files.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// The slots, in no particular order.
+    pub(crate) slots: Vec<StagedChunk>,
+    /// Where slots begin whose headers do not prove themselves.
+    pub(crate) damaged: Vec<(PathBuf, u64)>,
+}
+
+/// Lists the slots that incarnation `incarnation` left in the staging files `file_id`. Files are read, never mapped.
 ///
 /// Errors: [`ErrorKind::StagingMissing`] without the first file, [`ErrorKind::CorruptRecord`] if its header is
 /// damaged, [`ErrorKind::ForeignFile`] if it is another's.
 #[cfg(unix)]
-pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<Vec<StagedChunk>> {
+pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<Left> {
     let files = staging_files(folder, file_id)?;
     if files.first().is_none_or(|(number, _)| *number != 0) {
         let path = folder.join(file_name(file_id, 0));
         return Err(Error::new(ErrorKind::StagingMissing, "the staging file is absent").at_path(&path));
     }
-    let mut found = Vec::new();
+    let mut left = Left::default();
     for (number, path) in files {
         match read_header(&path, file_id, number)? {
-            Ok(header) if header.incarnation == incarnation => list_slots(path, &header, &mut found)?,
+            Ok(header) if header.incarnation == incarnation => list_slots(path, &header, &mut left)?,
             // An older open's: what it held was replayed by the one after it.
             Ok(_) => {}
             Err(e) if number == 0 => return Err(e),
@@ -206,40 +287,40 @@ pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<V
             Err(_) => {}
         }
     }
-    Ok(found)
+    Ok(left)
 }
 
 /// Lists the slots that an incarnation left.
 #[cfg(not(unix))]
-pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Vec<StagedChunk>> {
+pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Left> {
     Err(unsupported(folder))
 }
 
 /// Lists the slots that an incarnation left in one staging file.
 #[cfg(unix)]
-pub(crate) fn slots(path: &Path, file_id: u64, number: u32, incarnation: u64) -> Result<Vec<StagedChunk>> {
+pub(crate) fn slots(path: &Path, file_id: u64, number: u32, incarnation: u64) -> Result<Left> {
     let header = read_header(path, file_id, number)??;
-    let mut found = Vec::new();
+    let mut left = Left::default();
     if header.incarnation == incarnation {
-        list_slots(path.to_path_buf(), &header, &mut found)?;
+        list_slots(path.to_path_buf(), &header, &mut left)?;
     }
-    Ok(found)
+    Ok(left)
 }
 
 /// Lists the slots that an incarnation left in one staging file.
 #[cfg(not(unix))]
-pub(crate) fn slots(path: &Path, _: u64, _: u32, _: u64) -> Result<Vec<StagedChunk>> {
+pub(crate) fn slots(path: &Path, _: u64, _: u32, _: u64) -> Result<Left> {
     Err(unsupported(path))
 }
 
 #[cfg(unix)]
-fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) -> Result<()> {
+fn list_slots(path: PathBuf, header: &FileHeader, left: &mut Left) -> Result<()> {
     let source = Arc::new(Source { file: open(&path)?, path });
     let about = source.file.metadata().map_err(|e| Error::io("look at the staging file", &source.path, e))?;
     // A file of ours has all its space. In one that is almost all holes they are passed over, since a header can claim
     // more of them than anybody can read.
     let mostly_holes = std::os::unix::fs::MetadataExt::blocks(&about).saturating_mul(512) < about.len() / 8;
-    let mut granule = 0;
+    let (mut granule, mut damaged) = (0, Vec::new());
     // As many as the header, which proved itself, says, and no more than the file has.
     while granule < header.granules as usize && (Mapping::position(granule) as u64) < about.len() {
         if mostly_holes {
@@ -248,25 +329,33 @@ fn list_slots(path: PathBuf, header: &FileHeader, found: &mut Vec<StagedChunk>) 
             let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
             granule = granule.max(data.saturating_sub(Mapping::position(0)) / GRANULE);
         }
-        found.extend(slot_at(&source, header, granule)?);
+        let mut bytes = [0; HEADER];
+        let position = Mapping::position(granule);
+        if read_at(&source.file, &source.path, &mut bytes, position as u64)? == HEADER {
+            match slot_at(&source, header, &bytes, granule) {
+                Some(slot) => left.slots.push(slot),
+                None if slot::is_damaged(&bytes, header.key, position) => damaged.push(position as u64),
+                None => {}
+            }
+        }
         granule += 1;
     }
+    // What looks like a header inside a slot is a record's value, or an earlier life of a part of it.
+    let inside = |at: u64| left.slots.iter().any(|s| s.position < at && at < s.position + s.len as u64);
+    damaged.retain(|at| !inside(*at));
+    left.damaged.extend(damaged.into_iter().map(|at| (source.path.clone(), at)));
     Ok(())
 }
 
-/// The slot that begins at a granule, if one does.
+/// The slot that begins at a granule, by the `bytes` there, if one does.
 #[cfg(unix)]
-fn slot_at(source: &Arc<Source>, header: &FileHeader, granule: usize) -> Result<Option<StagedChunk>> {
+fn slot_at(source: &Arc<Source>, header: &FileHeader, bytes: &[u8], granule: usize) -> Option<StagedChunk> {
     let position = Mapping::position(granule);
-    let mut bytes = [0; HEADER];
-    if read_at(&source.file, &source.path, &mut bytes, position as u64)? < HEADER {
-        return Ok(None);
-    }
-    let Some(slot) = SlotHeader::parse(&bytes, header.key, position) else { return Ok(None) };
+    let slot = SlotHeader::parse(bytes, header.key, position)?;
     let len = slot.len as usize;
     let fits = len.is_multiple_of(GRANULE) && granule + len / GRANULE <= header.granules as usize;
     let ours = slot.incarnation == header.incarnation && fits;
-    Ok(ours.then(|| StagedChunk {
+    ours.then(|| StagedChunk {
         topic_id: slot.topic_id,
         partition: slot.partition,
         epoch: slot.epoch,
@@ -275,7 +364,7 @@ fn slot_at(source: &Arc<Source>, header: &FileHeader, granule: usize) -> Result<
         len,
         source: Arc::clone(source),
         position: position as u64,
-    }))
+    })
 }
 
 #[cfg(test)]
@@ -334,7 +423,7 @@ mod tests {
         writers[1].append(&Record::new("taken back"), 110);
         writers[1].abandon();
         // The process dies here: nothing is closed.
-        let mut found = recover(folder.path(), 9, 4).unwrap();
+        let mut found = recover(folder.path(), 9, 4).unwrap().slots;
         found.sort_by_key(|c| (c.topic_id, c.len));
         let expected: Vec<_> = (0..10).map(|n| (100 + n, vec![1u8; 50])).collect();
         assert_eq!(found.iter().map(|c| c.topic_id).collect::<Vec<_>>(), [0, 1, 2, 7]);
@@ -344,8 +433,8 @@ mod tests {
         assert_eq!((found[1].partition, found[1].epoch, found[1].base_offset), (1, 2, 100));
         assert_eq!(found[1].salt, writers[1].chunk().salt());
 
-        assert!(recover(folder.path(), 9, 5).unwrap().is_empty());
-        assert!(recover(folder.path(), 9, 3).unwrap().is_empty());
+        assert!(recover(folder.path(), 9, 5).unwrap().slots.is_empty());
+        assert!(recover(folder.path(), 9, 3).unwrap().slots.is_empty());
         let missing = recover(folder.path(), 10, 4).err().unwrap();
         assert_eq!(missing.kind(), ErrorKind::StagingMissing);
         assert!(missing.to_string().contains("staging-000000000000000a-000"), "{missing}");
@@ -372,7 +461,7 @@ mod tests {
         let value = vec![7; 15 * GRANULE + 3000];
         assert!(big.append(&Record::new(&value), 200));
         big.publish();
-        let found = recover(folder.path(), 9, 4).unwrap();
+        let found = recover(folder.path(), 9, 4).unwrap().slots;
         assert_eq!(found.len(), 1, "the frame lies over the eight others");
         assert_eq!(values(&found[0]), [(200, value)]);
     }
@@ -389,7 +478,7 @@ mod tests {
         drop(pool);
         let path = folder.path().join(file_name(9, 0));
         let good = std::fs::read(&path).unwrap();
-        let whole = values(&recover(folder.path(), 9, 4).unwrap()[0]);
+        let whole = values(&recover(folder.path(), 9, 4).unwrap().slots[0]);
         assert_eq!(whole.len(), 20);
         let copy = tempfile::tempdir().unwrap();
         let path = copy.path().join(file_name(9, 0));
@@ -399,7 +488,7 @@ mod tests {
         let seen = |bytes: &[u8], what: &str| {
             std::fs::write(&path, bytes).unwrap();
             match recover(copy.path(), 9, 4) {
-                Ok(found) => {
+                Ok(Left { slots: found, .. }) => {
                     let values = found.first().map(values).unwrap_or_default();
                     assert_eq!(values, whole[..values.len()], "{what}");
                     Some(values.len())
@@ -429,7 +518,7 @@ mod tests {
         std::fs::write(&path, &good).unwrap();
         std::fs::write(copy.path().join(file_name(9, 1)), b"cut off while it was made").unwrap();
         std::fs::copy(&path, copy.path().join(file_name(9, 2))).unwrap();
-        assert_eq!(recover(copy.path(), 9, 4).unwrap().len(), 1);
+        assert_eq!(recover(copy.path(), 9, 4).unwrap().slots.len(), 1);
         std::fs::rename(&path, copy.path().join(file_name(8, 0))).unwrap();
         assert_eq!(recover(copy.path(), 8, 4).err().unwrap().kind(), ErrorKind::ForeignFile);
         std::os::unix::fs::symlink("elsewhere", copy.path().join(file_name(7, 0))).unwrap();

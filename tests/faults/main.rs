@@ -15,3 +15,14 @@
 
 #[allow(dead_code)] // what one row does not need, another does
 mod report;
+
+#[cfg(unix)]
+mod bits;
+#[cfg(unix)]
+mod damage;
+#[cfg(unix)]
+mod edits;
+#[cfg(unix)]
+mod hostile;
+#[cfg(unix)]
+mod kill;

@@ -11,7 +11,7 @@ impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         // Seeds that differ in one bit should not begin alike.
         let mut random = Random((seed ^ 0x9E37_79B9_7F4A_7C15) | 1);
-        (0..4).for_each(|_| _ = random.next());
+        let _ = (0..4).map(|_| random.next()).last();
         random
     }
 
