@@ -528,29 +528,39 @@ enum Polling {
     ChangesWithoutTheLock,
 }
 
-/// The bell of one consumer, which sleeps in `wait` only, once it has said who it is.
+/// The bell of one consumer, which sleeps in `wait` only.
 #[derive(Default)]
-struct Bell {
-    rung: Lock<bool>,
-    sleeper: Lock<Option<thread::Thread>>,
+struct Bell(Lock<Ringing>);
+
+#[derive(Default)]
+struct Ringing {
+    rung: bool,
+    /// Who is woken once: the checker takes a wake-up for whatever the thread waits for.
+    sleeper: Option<thread::Thread>,
 }
 
 impl Bell {
     fn ring(&self) {
-        let mut rung = self.rung.lock();
-        if !std::mem::replace(&mut *rung, true) {
-            drop(rung);
-            if let Some(sleeper) = &*self.sleeper.lock() {
-                sleeper.unpark();
-            }
+        let mut ringing = self.0.lock();
+        ringing.rung = true;
+        let sleeper = ringing.sleeper.take();
+        drop(ringing);
+        if let Some(sleeper) = sleeper {
+            sleeper.unpark();
         }
     }
 
     fn wait(&self, polling: Polling) {
         if polling == Polling::ForgetfulBell {
-            *self.rung.lock() = false;
+            self.0.lock().rung = false;
         }
-        while !std::mem::take(&mut *self.rung.lock()) {
+        loop {
+            let mut ringing = self.0.lock();
+            if std::mem::take(&mut ringing.rung) {
+                return;
+            }
+            ringing.sleeper = Some(thread::current());
+            drop(ringing);
             thread::park();
         }
     }
@@ -624,7 +634,6 @@ impl Waiting {
 
     /// Waits until the partitions hold `enough` together, or there is a change or a wake-up where `for_all_else`.
     fn poll(&self, enough: usize, for_all_else: bool) {
-        *self.bell.sleeper.lock() = Some(thread::current());
         loop {
             if self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel) {
                 return;
