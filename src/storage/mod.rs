@@ -5,11 +5,13 @@ pub(crate) mod chunk;
 pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod disk;
-#[cfg(test)]
+#[cfg(feature = "testing")]
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod marks;
 pub(crate) mod publish;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub(crate) mod simulated;
 pub(crate) mod slot;
 pub(crate) mod staged;
 pub(crate) mod staging;
