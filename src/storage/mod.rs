@@ -9,6 +9,8 @@ pub(crate) mod disk;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod marks;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub(crate) mod pages;
 pub(crate) mod publish;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub(crate) mod simulated;

@@ -240,12 +240,10 @@ fn fail_at(k: u64, of: Option<Op>, errno: i32, forever: bool, random: &mut Rando
 fn sweep(name: &str, ops: &[Option<Op>], errno: i32) {
     run(name, |run| {
         let mut random = run.random();
-        let stride = effort(3, 1);
         for &of in ops {
             let calls = calls(of);
             for forever in [false, true] {
-                // Each run of the suite looks at some of them, another time at others; the long one at all.
-                for k in (1 + random.below(stride)..=calls).step_by(stride as usize) {
+                for k in 1..=calls {
                     fail_at(k, of, errno, forever, &mut random, &mut run.tally);
                 }
             }
@@ -286,11 +284,9 @@ fn until_room<T>(mut what: impl FnMut() -> Result<T>) -> T {
 #[test]
 fn after_a_full_disk_the_log_goes_on() {
     run("disk full at every allocation, then room, without reopening", |run| {
-        let mut random = run.random();
-        let stride = effort(3, 1);
         for op in NEED_ROOM {
             let calls = calls(Some(op));
-            for k in (1 + random.below(stride)..=calls).step_by(stride as usize) {
+            for k in 1..=calls {
                 run.tally.cycles += 1;
                 let words = words(Some(op), k, true, Fault::ENOSPC);
                 let (disk, plan) = (SimulatedDisk::new(), FaultPlan::new());
@@ -325,9 +321,9 @@ fn after_a_full_disk_the_log_goes_on() {
 fn the_power_goes_at_any_call() {
     run("power cut at every call: topics, offsets, appends", |run| {
         let mut random = run.random();
-        let (stride, states) = (effort(3, 1), effort(4, 40));
+        let states = effort(4, 40);
         let calls = calls(None);
-        for k in (1 + random.below(stride)..=calls).step_by(stride as usize) {
+        for k in 1..=calls {
             let (disk, plan) = (SimulatedDisk::new(), FaultPlan::new());
             plan.inject(Fault::nth(k).forever());
             let (done, log) = work(&disk, &plan, 1);
