@@ -214,7 +214,7 @@ fn passes_without_reopening(ops: &[Op], errno: i32, kind: ErrorKind) {
             if let Err(e) = log.close(SOON) {
                 again("close", e);
             }
-            drop((partition, log));
+            drop((topic, partition, log));
             let log = open(&dir, &FaultPlan::new()).unwrap();
             assert!(!log.report.has_losses(), "{op:?} {k}: {:?}", log.report);
             check(&partition_of(&log), accepted);
