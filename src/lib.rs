@@ -59,7 +59,7 @@
 //! # Features
 //!
 //! None by default. `gzip` and `zstd` (builds C) add codecs, `md5` and `sha1` add partitioners, `regex` subscriptions by
-//! regular expression.
+//! regular expression, `testing` disks that fail.
 //!
 //! # What it is not
 //!
@@ -117,6 +117,59 @@ pub mod admin {
     pub use crate::partition::recovery::RecoveryAction;
     pub use crate::segment::check::{DamageKind, FileDamage};
     pub use crate::segment::dump::{DumpedBatch, DumpedEntry, DumpedProducer, SegmentDump, dump_segment};
+}
+
+#[cfg(feature = "testing")]
+pub mod testing {
+    //! Disks that fail when told to, and one that loses power: to try what a program makes of it.
+    //!
+    //! With the feature `testing`. A [`FaultPlan`] has the n-th call of a kind fail, once or for ever, on any log in a
+    //! directory. A [`SimulatedDisk`] is a disk in memory (on Linux) that tells flushed from written: it can be had in any
+    //! state that a power cut may leave. A [`ManualClock`] stands still until it is set.
+    //!
+    //! ```
+    //! use std::sync::Arc;
+    //! use std::time::Duration;
+    //! use tapelog::testing::{Fault, FaultPlan, Op};
+    //! use tapelog::{ErrorKind, Log, Record, TopicConfig};
+    //!
+    //! let dir = tempfile::tempdir()?;
+    //! let plan = FaultPlan::new();
+    //! let log = Log::builder().faults(&plan).open(dir.path())?;
+    //! let partition = log.ensure_topic("ticks", TopicConfig::new())?.partition(0)?;
+    //! let delivery = partition.append(Record::new("150.23"))?;
+    //! plan.inject(Fault::nth(1).of(Op::Sync).errno(Fault::EIO));
+    //! let error = partition.wait_durable(delivery.offset() + 1, Duration::MAX).unwrap_err();
+    //! assert_eq!((error.kind(), plan.fired()), (ErrorKind::Storage, 1));
+    //! # Ok::<(), Box<dyn std::error::Error>>(())
+    //! ```
+    //!
+    //! ```
+    //! # #[cfg(target_os = "linux")] {
+    //! use std::time::Duration;
+    //! use tapelog::testing::SimulatedDisk;
+    //! use tapelog::{Log, Record, TopicConfig};
+    //!
+    //! let disk = SimulatedDisk::new();
+    //! let log = Log::builder().simulated_disk(&disk).memory_budget(256 << 10).open("/log")?;
+    //! let partition = log.ensure_topic("ticks", TopicConfig::new())?.partition(0)?;
+    //! partition.append(Record::new("on the disk"))?;
+    //! partition.wait_durable(1, Duration::MAX)?;
+    //! partition.append(Record::new("in memory"))?;
+    //!
+    //! let moment = disk.freeze()?;
+    //! for seed in 0..10 {
+    //!     let left = moment.power_cut_at_random(seed);
+    //!     let log = Log::builder().simulated_disk(&left).memory_budget(256 << 10).open("/log")?;
+    //!     assert!(log.topic("ticks")?.partition(0)?.end_offset() >= 1);
+    //! }
+    //! # }
+    //! # Ok::<(), Box<dyn std::error::Error>>(())
+    //! ```
+    pub use crate::clock::ManualClock;
+    pub use crate::storage::fault::{Call, Fault, FaultPlan, Op};
+    #[cfg(target_os = "linux")]
+    pub use crate::storage::simulated::{Moment, SimulatedDisk};
 }
 
 pub mod _documentation {

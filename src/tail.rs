@@ -483,6 +483,9 @@ mod tests {
     #[test]
     fn readers_follow_a_writer_through_recycled_slots() {
         let folder = tempfile::tempdir().unwrap();
-        follow(&Pool::mapped(folder.path(), 1, 1, 512 * 1024).unwrap(), 300_000);
+        follow(
+            &Pool::mapped(Arc::new(crate::storage::disk::RealDisk), folder.path(), 1, 1, 512 * 1024).unwrap(),
+            300_000,
+        );
     }
 }

@@ -310,19 +310,17 @@ impl LogCore {
             }
         };
         let value = TopicRecord::new(id, config.clone()).encode();
-        let recorded = self.record(&mut catalog, name, Some(&value));
-        if catalog.get(name).is_some_and(|r| r.id == id) {
-            let name: Arc<str> = name.into();
-            let partitions = (0..config.resolved().partitions)
-                .map(|number| self.new_partition(&name, id, number, config))
-                .collect();
-            let topic = TopicCore::new(Arc::clone(&name), id, config.clone(), partitions);
-            self.topics.write().insert(name, Arc::clone(&topic));
-            self.topics_changed();
-            recorded.map(|()| topic)
-        } else {
-            Err(recorded.err().unwrap_or_else(closed))
-        }
+        // What is not flushed is no topic yet: its records would be acknowledged, and gone with it when the power goes.
+        // Who asks for it again records it anew, and flushes both.
+        self.record(&mut catalog, name, Some(&value))?;
+        let name: Arc<str> = name.into();
+        let partitions = (0..config.resolved().partitions)
+            .map(|number| self.new_partition(&name, id, number, config))
+            .collect();
+        let topic = TopicCore::new(Arc::clone(&name), id, config.clone(), partitions);
+        self.topics.write().insert(name, Arc::clone(&topic));
+        self.topics_changed();
+        Ok(topic)
     }
 
     fn new_partition(
@@ -543,7 +541,7 @@ impl LogCore {
                     staging_id = root.staging_id;
                     root.clean = true;
                 })?;
-                staging::remove(&disk.staging, staging_id)?;
+                staging::remove(&**disk.directory.disk(), &disk.staging, staging_id)?;
                 disk.lock.lock().take();
                 Ok(())
             }

@@ -16,19 +16,17 @@ use crate::log::opening::LogBuilder;
 use crate::log::topic::Topic;
 use crate::partition::Partition;
 use crate::record::Record;
-use crate::storage::disk::RealDisk;
-use crate::storage::fault::{Fault, FaultDisk, FaultPlan, Op};
+use crate::storage::fault::{Fault, FaultPlan, Op};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Calls that can find no room. A flush cannot: for it a full disk is a failure like any other.
 const NEED_ROOM: [Op; 5] = [Op::Write, Op::Allocate, Op::Create, Op::CreateDir, Op::Rename];
 
 fn open(dir: &Path, plan: &Arc<FaultPlan>) -> Result<Arc<LogCore>> {
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
     LogBuilder::default()
         .memory_budget(512 << 10)
         .max_block(Duration::from_secs(2))
-        .disk(Arc::new(disk))
+        .faults(plan)
         .begin_in(dir, true)
 }
 
@@ -191,12 +189,15 @@ fn passes_without_reopening(ops: &[Op], errno: i32, kind: ErrorKind) {
                     open(&dir, &plan).unwrap_or_else(|e| panic!("opened again at {op:?} {k}: {e:?}"))
                 }
             };
-            let topic = topic(&log).or_else(|e| {
-                again("create", e);
-                topic(&log)
-            });
-            let partition = topic.unwrap().partition(0).unwrap();
             let patience = Deadline::after(SOON);
+            let topic = loop {
+                match topic(&log) {
+                    Ok(topic) => break topic,
+                    Err(e) => again("create", e),
+                }
+                assert!(!patience.passed(), "{op:?} {k}: the topic is not created");
+            };
+            let partition = topic.partition(0).unwrap();
             let mut accepted = 0;
             while accepted < 40 {
                 assert!(!patience.passed(), "{op:?} {k}: appends do not succeed again");
@@ -213,7 +214,7 @@ fn passes_without_reopening(ops: &[Op], errno: i32, kind: ErrorKind) {
             if let Err(e) = log.close(SOON) {
                 again("close", e);
             }
-            drop((partition, log));
+            drop((topic, partition, log));
             let log = open(&dir, &FaultPlan::new()).unwrap();
             assert!(!log.report.has_losses(), "{op:?} {k}: {:?}", log.report);
             check(&partition_of(&log), accepted);
@@ -256,9 +257,8 @@ fn appends_that_find_no_room_hear_why() {
 fn appends_wait_for_a_disk_that_hangs_and_no_longer_than_they_may() {
     let dir = tempfile::tempdir().unwrap();
     let plan = FaultPlan::new();
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan));
     let builder = LogBuilder::default().memory_budget(256 << 10).max_block(Duration::from_millis(30));
-    let log = builder.disk(Arc::new(disk)).begin_in(dir.path(), true).unwrap();
+    let log = builder.faults(&plan).begin_in(dir.path(), true).unwrap();
     let partition = topic(&log).unwrap().partition(0).unwrap();
     plan.hold(Op::Write);
     let mut accepted = 0;

@@ -39,6 +39,10 @@ use crate::segment::reader::Segment;
 use crate::storage::arena::{Pool, random_nonzero};
 use crate::storage::directory::Directory;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
+#[cfg(feature = "testing")]
+use crate::storage::fault::{FaultDisk, FaultPlan};
+#[cfg(all(feature = "testing", target_os = "linux"))]
+use crate::storage::simulated::SimulatedDisk;
 use crate::storage::slot::HEADER;
 use crate::storage::staged::{self, StagedChunk};
 use crate::storage::staging;
@@ -75,6 +79,8 @@ pub struct LogBuilder {
     /// The first setting that cannot be, told when the log is opened.
     wrong: Option<Error>,
     disk: Arc<dyn Disk>,
+    #[cfg(feature = "testing")]
+    faults: Option<Arc<FaultPlan>>,
 }
 
 impl Default for LogBuilder {
@@ -90,6 +96,8 @@ impl Default for LogBuilder {
             codecs: Codecs::default(),
             wrong: None,
             disk: Arc::new(RealDisk),
+            #[cfg(feature = "testing")]
+            faults: None,
         }
     }
 }
@@ -185,11 +193,30 @@ impl LogBuilder {
         self
     }
 
-    /// For tests: a disk with faults.
-    #[cfg(test)]
-    pub(crate) fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
-        self.disk = disk;
+    /// Has calls to the disk fail as `plan` says. With the feature `testing`.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn faults(mut self, plan: &Arc<FaultPlan>) -> Self {
+        self.faults = Some(Arc::clone(plan));
         self
+    }
+
+    /// Has the log lie on a disk in memory whose power can be cut. With the feature `testing`, on Linux.
+    #[cfg(all(feature = "testing", target_os = "linux"))]
+    #[must_use]
+    pub fn simulated_disk(mut self, disk: &SimulatedDisk) -> Self {
+        self.disk = Arc::new(disk.clone());
+        self
+    }
+
+    /// The disk that was asked for, with the faults that were asked for.
+    fn its_disk(&self) -> Arc<dyn Disk> {
+        let disk = Arc::clone(&self.disk);
+        #[cfg(feature = "testing")]
+        if let Some(plan) = &self.faults {
+            return Arc::new(FaultDisk::new(disk, Arc::clone(plan)));
+        }
+        disk
     }
 
     fn check(&self) -> Result<()> {
@@ -202,7 +229,7 @@ impl LogBuilder {
     /// What it takes to look at files without opening the log.
     pub(crate) fn parts(&self) -> Result<(Codecs, Arc<dyn Disk>)> {
         self.check()?;
-        Ok((self.codecs.clone(), Arc::clone(&self.disk)))
+        Ok((self.codecs.clone(), self.its_disk()))
     }
 
     /// A log in memory.
@@ -226,7 +253,7 @@ impl LogBuilder {
     /// The log in `dir`, made there where `may_create` says so.
     pub(crate) fn begin_in(self, dir: &Path, may_create: bool) -> Result<Arc<LogCore>> {
         self.check()?;
-        let disk = Arc::clone(&self.disk);
+        let disk = self.its_disk();
         let directory = if may_create {
             Directory::open_or_create(dir, disk)?
         } else {
@@ -259,9 +286,11 @@ impl LogBuilder {
         let mut witness = None;
         if !clean {
             let file = old_staging.join(staging::file_name(before.staging_id, 0));
-            witness = Witness::take(&file).filter(|then| Some(*then) == Witness::now(&directory, &file));
+            witness = Witness::take(&**directory.disk(), &file)
+                .filter(|then| Some(*then) == Witness::now(&directory, &file));
             report.page_cache_survived = witness.is_some();
-            let left = staged::recover(&old_staging, before.staging_id, before.incarnation)?;
+            let left =
+                staged::recover(&**directory.disk(), &old_staging, before.staging_id, before.incarnation)?;
             left.slots.into_iter().for_each(|chunk| staged.add(chunk));
             report.items.extend(left.damaged.into_iter().map(|(file, at)| RecoveryItem {
                 action: RecoveryAction::Damaged,
@@ -317,7 +346,13 @@ impl LogBuilder {
         let staging = self.staging.clone().unwrap_or_else(|| directory.root().to_path_buf());
         let staging_id = random_nonzero();
         let incarnation = before.incarnation + 1;
-        let pool = Pool::mapped(&staging, staging_id, incarnation, self.memory_budget)?;
+        let pool = Pool::mapped(
+            Arc::clone(directory.disk()),
+            &staging,
+            staging_id,
+            incarnation,
+            self.memory_budget,
+        )?;
         testify(&directory, &staging, staging_id)?;
         let old_id = before.staging_id;
         let disk = OnDisk {
@@ -337,12 +372,12 @@ impl LogBuilder {
         if let Err(e) = written {
             // One copy of the root may have been replaced before the other failed.
             if !names_staging(&directory, staging_id) {
-                let _ = staging::remove(&disk.staging, staging_id);
+                let _ = staging::remove(&**directory.disk(), &disk.staging, staging_id);
             }
             return Err(e);
         }
         if !clean && !is_new {
-            staging::remove_in_background(&old_staging, old_id)?;
+            staging::remove_in_background(&**directory.disk(), &old_staging, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 
@@ -466,9 +501,9 @@ fn staging_folder(directory: &Directory, root: &RootFile) -> PathBuf {
 fn testify(directory: &Directory, folder: &Path, staging_id: u64) -> Result<()> {
     let file = folder.join(staging::file_name(staging_id, 0));
     let Some(witness) = Witness::now(directory, &file) else { return Ok(()) };
-    let left = directory.count_flushes_in(&file).and_then(|()| witness.leave(&file));
+    let left = directory.count_flushes_in(&file).and_then(|()| witness.leave(&**directory.disk(), &file));
     // Nothing else knows of the new file yet.
-    left.inspect_err(|_| drop(staging::remove(folder, staging_id)))
+    left.inspect_err(|_| drop(staging::remove(&**directory.disk(), folder, staging_id)))
 }
 
 /// Staging files that no root file names, of opens that died half-way.

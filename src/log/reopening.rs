@@ -13,8 +13,7 @@ use crate::log::topic::Topic;
 use crate::partition::Partition;
 use crate::partition::recovery::RecoveryAction;
 use crate::record::Record;
-use crate::storage::disk::RealDisk;
-use crate::storage::fault::{Call, Fault, FaultDisk, FaultPlan, Machine, Op};
+use crate::storage::fault::{Call, Fault, FaultPlan, Machine, Op};
 
 const SOON: Duration = Duration::from_secs(20);
 /// One to a block; together more than the end that is always verified.
@@ -24,8 +23,7 @@ const LEN: usize = 40_000;
 const DAMAGED: usize = 40;
 
 fn open(dir: &Path, plan: &Arc<FaultPlan>) -> Result<Arc<LogCore>> {
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
-    LogBuilder::default().memory_budget(1 << 20).max_block(SOON).disk(Arc::new(disk)).begin_in(dir, true)
+    LogBuilder::default().memory_budget(1 << 20).max_block(SOON).faults(plan).begin_in(dir, true)
 }
 
 fn t(log: &Arc<LogCore>) -> Partition {

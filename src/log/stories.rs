@@ -17,15 +17,13 @@ use crate::partition::delivery::{Acks, Delivered, Delivery, Durability};
 use crate::partition::event::Event;
 use crate::partition::settings::SyncPolicy;
 use crate::record::Record;
-use crate::storage::disk::RealDisk;
-use crate::storage::fault::{Fault, FaultDisk, FaultPlan, Op};
+use crate::storage::fault::{Fault, FaultPlan, Op};
 
 const SOON: Duration = Duration::from_secs(20);
 const BUDGET: u64 = 256 << 10;
 
 fn open_with(dir: &Path, plan: &Arc<FaultPlan>) -> Result<Arc<LogCore>> {
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
-    LogBuilder::default().memory_budget(BUDGET).max_block(SOON).disk(Arc::new(disk)).begin_in(dir, true)
+    LogBuilder::default().memory_budget(BUDGET).max_block(SOON).faults(plan).begin_in(dir, true)
 }
 
 fn open(dir: &Path) -> Arc<LogCore> {
@@ -161,8 +159,7 @@ const MANY: u32 = 100;
 
 /// With room for all of them, so that nothing is written before somebody asks for it.
 fn open_for_many(dir: &Path, plan: &Arc<FaultPlan>) -> Arc<LogCore> {
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(plan));
-    LogBuilder::default().memory_budget(4 << 20).disk(Arc::new(disk)).begin_in(dir, true).unwrap()
+    LogBuilder::default().memory_budget(4 << 20).faults(plan).begin_in(dir, true).unwrap()
 }
 
 fn many(log: &Arc<LogCore>) -> Topic {
@@ -176,7 +173,7 @@ fn flushed_at_once(plan: &Arc<FaultPlan>, topic: &Topic, faults: &[Fault]) -> Ve
     let mut asked = vec![told(to_disk_of(topic, 0, "a"))];
     until("the flush thread is busy", || plan.count(Op::Sync) > before);
     asked.extend((1..MANY).map(|n| told(to_disk_of(topic, n, "a"))));
-    faults.iter().for_each(|fault| plan.inject(*fault));
+    faults.iter().for_each(|fault| plan.inject(fault.clone()));
     plan.release();
     asked.into_iter().map(|told| told.recv_timeout(SOON).unwrap()).collect()
 }
@@ -215,7 +212,7 @@ fn a_failed_flush_of_many_acknowledges_none_of_them() {
             assert!(told.iter().all(Result::is_err));
         } else {
             (0..MANY).for_each(|n| drop(partition(n).append(Record::new("a")).unwrap()));
-            faults.iter().for_each(|fault| plan.inject(*fault));
+            faults.iter().for_each(|fault| plan.inject(fault.clone()));
             assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Storage);
         }
         plan.clear();
@@ -505,8 +502,7 @@ fn a_full_disk_and_a_failed_one_are_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let plan = FaultPlan::new();
     let (tell, told) = std::sync::mpsc::channel();
-    let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan));
-    let builder = LogBuilder::default().max_block(SOON).disk(Arc::new(disk));
+    let builder = LogBuilder::default().max_block(SOON).faults(&plan);
     let log =
         builder.on_event(move |event| drop(tell.send(event.clone()))).begin_in(dir.path(), true).unwrap();
     let next = || told.recv_timeout(SOON).unwrap();

@@ -195,13 +195,14 @@ impl Verifying<'_> {
     }
 
     fn staging(&mut self, name: &Path, len: u64, number: u32, root: &RootFile) -> Result<()> {
-        let live = self.live;
-        let path = self.directory.root().join(name);
+        let (live, directory) = (self.live, self.directory);
+        let path = directory.root().join(name);
         let report = self.file(name, FileKind::Staging, len);
         if live {
             return Ok(()); // it changes while it is read
         }
-        let slots = match staged::slots(&path, root.staging_id, number, root.incarnation) {
+        let slots = match staged::slots(&**directory.disk(), &path, root.staging_id, number, root.incarnation)
+        {
             Ok(slots) => slots,
             Err(e) if tells_of_bytes(&e) => {
                 // Only the first was ever promised to be there after a loss of power.

@@ -27,7 +27,7 @@ fn directory(path: &Path) -> Arc<Directory> {
 
 /// A partition in `directory`, with an engine that has no threads: what is written, a flush writes.
 fn durable(directory: &Arc<Directory>, opened: Opened) -> Arc<PartitionCore> {
-    let pool = Pool::mapped(directory.root(), 7, 1, 1 << 20).unwrap();
+    let pool = Pool::mapped(Arc::clone(directory.disk()), directory.root(), 7, 1, 1 << 20).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
     let engine =
         Engine::new(pool, Codecs::default(), clock, Some(Arc::clone(directory)), Duration::from_secs(1));

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::block::BlockHeader;
+use crate::block::{self, BlockHeader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::blocks::{Blocks, Step, Walk};
 use crate::segment::format::{Boundary, FormatError, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
@@ -166,6 +166,38 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
         created: crate::clock::Timestamp::MIN,
     };
     Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
+}
+
+/// Whether the header of a segment file does not prove itself, and no block tells that the file was ever flushed: what a
+/// power cut before the first flush leaves, which may be any of its pages, or parts of them.
+pub(crate) fn is_stillborn(directory: &Directory, folder: &Path, file_name: &str) -> Result<bool> {
+    let file = directory.open(&folder.join(file_name), false)?;
+    let mut head = [0; HEADER];
+    if file.read_at_most(&mut head, 0)? == HEADER
+        && !matches!(SegmentMeta::decode(&head), Err(FormatError::Foreign | FormatError::Checksum))
+    {
+        return Ok(false);
+    }
+    let mut window = vec![0; 64 * 1024];
+    let mut at = 0;
+    while let Some(data) = file.next_data(at)? {
+        at = at.max(data & !7);
+        let got = file.read_at_most(&mut window, at)?;
+        if got < block::HEADER {
+            break;
+        }
+        for step in (0..=got - block::HEADER).step_by(8) {
+            if block::begins_with_magic(&window[step..]) {
+                let mut bytes = [0; block::HEADER];
+                bytes.copy_from_slice(&window[step..step + block::HEADER]);
+                if BlockHeader::parse_anywhere(&bytes).is_ok_and(|header| header.durable_mark > 0) {
+                    return Ok(false);
+                }
+            }
+        }
+        at += ((got - block::HEADER) / 8 + 1) as u64 * 8;
+    }
+    Ok(true)
 }
 
 /// What a segment is: by its header, or where that is damaged by its name and its blocks, each of which tells topic,

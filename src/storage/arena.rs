@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::chunk::{ChunkWriter, Home, Memory};
+use crate::storage::disk::Disk;
 use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
@@ -88,18 +89,18 @@ impl Pool {
     /// A pool of slots in staging files in `folder`. The first file is created, allocated and flushed here.
     #[cfg(unix)]
     pub(crate) fn mapped(
+        disk: Arc<dyn Disk>,
         folder: &Path,
         file_id: u64,
         incarnation: u64,
         budget_bytes: usize,
     ) -> Result<Arc<Pool>> {
         let mut pool = Pool::new(budget_bytes, incarnation)?;
-        let staging = Staging { folder: folder.to_path_buf(), file_id };
+        let staging = Staging { disk, folder: folder.to_path_buf(), file_id };
         let file = staging.create(0, incarnation, fresh_random(0), pool.budget, Kind::Budget)?;
-        let flushed = std::fs::File::open(folder).and_then(|f| f.sync_all());
-        if let Err(e) = flushed {
+        if let Err(e) = staging.disk.sync_dir(folder) {
             // The error that matters is the first.
-            let _ = std::fs::remove_file(&file.path);
+            let _ = staging.disk.remove_file(&file.path);
             return Err(Error::io("flush the staging folder", folder, e));
         }
         let state = pool.state.get_mut();
@@ -112,7 +113,7 @@ impl Pool {
 
     /// A pool of slots in staging files in `folder`.
     #[cfg(not(unix))]
-    pub(crate) fn mapped(folder: &Path, _: u64, _: u64, _: usize) -> Result<Arc<Pool>> {
+    pub(crate) fn mapped(_: Arc<dyn Disk>, folder: &Path, _: u64, _: u64, _: usize) -> Result<Arc<Pool>> {
         Err(unsupported(folder))
     }
 
@@ -302,7 +303,7 @@ impl Pool {
         } else {
             self.create(staging, state, (size, internal), size, Kind::Own).map(Some)
         };
-        unlink(idle);
+        unlink(&*staging.disk, idle);
         result
     }
 
@@ -436,12 +437,12 @@ impl Home for Pool {
         let mut state = self.state.lock();
         state.unbook(size, internal, evicted);
         #[cfg(unix)]
-        if !self.is_heap() {
+        if let Some(staging) = &self.staging {
             if !self.keeps_files.load(Ordering::Acquire) {
                 let further = state.pinned == 0;
                 let idle = state.remove_idle(further);
                 drop(state);
-                unlink(idle);
+                unlink(&*staging.disk, idle);
             }
             return;
         }
@@ -474,7 +475,10 @@ fn fresh_random(previous: u64) -> u64 {
 mod tests {
     use super::*;
     #[cfg(unix)]
-    use crate::storage::staging::{file_name, remove};
+    use crate::storage::{
+        disk::RealDisk,
+        staging::{file_name, remove},
+    };
 
     const BUDGET: usize = 16 << 20;
 
@@ -504,7 +508,7 @@ mod tests {
         #[cfg(unix)]
         {
             let folder = tempfile::tempdir().unwrap();
-            test(Pool::mapped(folder.path(), 1, 1, budget).unwrap());
+            test(Pool::mapped(Arc::new(RealDisk), folder.path(), 1, 1, budget).unwrap());
         }
     }
 
@@ -613,7 +617,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let name = |n| file_name(0xAB, n);
-        let pool = Pool::mapped(folder.path(), 0xAB, 1, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 0xAB, 1, BUDGET).unwrap();
         assert_eq!(files(folder.path()), ["staging-00000000000000ab-000"]);
         let mode = std::fs::metadata(folder.path().join(name(0))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -633,9 +637,12 @@ mod tests {
         assert_eq!(files(folder.path()), [name(0), name(2)]);
         drop(further);
         assert_eq!(files(folder.path()), [name(0)]);
-        assert!(Pool::mapped(folder.path(), 0xAB, 1, BUDGET).is_err(), "no staging file is ever reused");
-        remove(folder.path(), 0xAB).unwrap();
-        remove(folder.path(), 0xAB).unwrap();
+        assert!(
+            Pool::mapped(Arc::new(RealDisk), folder.path(), 0xAB, 1, BUDGET).is_err(),
+            "no staging file is ever reused"
+        );
+        remove(&RealDisk, folder.path(), 0xAB).unwrap();
+        remove(&RealDisk, folder.path(), 0xAB).unwrap();
         assert!(files(folder.path()).is_empty());
     }
 
@@ -644,7 +651,7 @@ mod tests {
     #[test]
     fn a_disk_too_small_is_no_space_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let e = Pool::mapped(folder.path(), 1, 1, 1 << 43).err().unwrap();
+        let e = Pool::mapped(Arc::new(RealDisk), folder.path(), 1, 1, 1 << 43).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::NoSpace, "{e}");
         assert!(files(folder.path()).is_empty());
     }

@@ -16,11 +16,7 @@
 //! exclusively, under the log's lock: who writes there has the rights to attach a debugger as well.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-#[cfg(unix)]
-use std::fs::File;
 use std::mem::ManuallyDrop;
-#[cfg(unix)]
-use std::os::unix::fs::FileExt;
 #[cfg(unix)]
 use std::path::Path;
 use std::ptr::NonNull;
@@ -29,23 +25,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
 #[cfg(unix)]
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 #[cfg(unix)]
 use parking_lot::Mutex;
-#[cfg(unix)]
-use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
-#[cfg(unix)]
-use rustix::io::Errno;
 
 use crate::bytes::u64_at;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, is_marker, mix};
 #[cfg(unix)]
+use crate::storage::disk::Disk;
+#[cfg(unix)]
+use crate::storage::file::RawFile;
+#[cfg(unix)]
 use crate::storage::granules::Granules;
 use crate::storage::marks::Marks;
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
-use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
+use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
 
 /// Bytes with one owner, 8-aligned and initialised: what a chunk is made of.
 pub(crate) struct Memory {
@@ -187,6 +183,7 @@ impl Mapping {
     /// Creates the file at `path`, which must not exist, with all its blocks allocated, so that a full disk is
     /// an error here and never a signal later; writes `head` and maps it. On failure nothing is left.
     pub(crate) fn create(
+        disk: &dyn Disk,
         path: &Path,
         head: &[u8],
         granules: usize,
@@ -199,12 +196,8 @@ impl Mapping {
                 Error::new(ErrorKind::InvalidArgument, "no such size of a staging file").at_path(path)
             );
         };
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Error::io("create the staging file", path, e.into()))?
-            .into();
-        Mapping::fill(&file, head, len, flush)
-            .and_then(|()| MmapOptions::new().len(len).map_raw(&file))
+        let file = disk.create_new(path).map_err(|e| Error::io("create the staging file", path, e))?;
+        Mapping::fill(&*file, head, len, flush)
             .map(|raw| {
                 Arc::new(Mapping {
                     raw,
@@ -215,46 +208,26 @@ impl Mapping {
             })
             .map_err(|e| {
                 // Nothing better can be done about a failure to clean up than to report the first one.
-                let _ = std::fs::remove_file(path);
+                let _ = disk.remove_file(path);
                 Error::io("allocate the staging file", path, e)
             })
     }
 
-    fn fill(file: &File, head: &[u8], len: usize, flush: bool) -> std::io::Result<()> {
-        // A file system gives what it has before it says that it has not enough: meanwhile nobody else has any.
-        let has = rustix::fs::fstatvfs(file)?;
-        if has.f_blocks > 0 && len as u64 / has.f_frsize.max(1) > has.f_bfree {
-            return Err(Errno::NOSPC.into());
-        }
-        let result = loop {
-            match fallocate(file, FallocateFlags::empty(), 0, len as u64) {
-                Err(Errno::INTR) => {}
-                other => break other,
+    fn fill(file: &dyn RawFile, head: &[u8], len: usize, flush: bool) -> std::io::Result<MmapRaw> {
+        file.fill(len as u64)?;
+        let mut done = 0;
+        while done < head.len() {
+            match file.write_at(&head[done..], done as u64) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
-        };
-        match result {
-            Ok(()) => {}
-            // Not every file system can: zeros allocate as well, only slower.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                let zeros = vec![0; SMALL];
-                let mut at = 0;
-                while at < len {
-                    let n = zeros.len().min(len - at);
-                    file.write_all_at(&zeros[..n], at as u64)?;
-                    at += n;
-                }
-            }
-            Err(e) => return Err(e.into()),
         }
-        // Where allocation leaves the size alone. Access beyond a file's end would be a signal.
-        if file.metadata()?.len() < len as u64 {
-            file.set_len(len as u64)?;
-        }
-        file.write_all_at(head, 0)?;
         if flush {
-            file.sync_all()?;
+            file.sync_data()?;
         }
-        Ok(())
+        file.map(len)
     }
 
     /// Where granule `index` begins in the file.
@@ -329,14 +302,13 @@ impl FlushCount {
     pub(crate) const AT: usize = 64;
 
     /// Maps the head of the staging file at `path`, which this process made.
-    pub(crate) fn open(path: &Path) -> Result<FlushCount> {
+    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<FlushCount> {
         let failed = |e| Error::io("map the head of the staging file", path, e);
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file: File = openat(CWD, path, flags, Mode::empty()).map_err(|e| failed(e.into()))?.into();
-        if file.metadata().map_err(failed)?.len() < Mapping::HEAD as u64 {
+        let file = disk.open(path, true).map_err(failed)?;
+        if file.len().map_err(failed)? < Mapping::HEAD as u64 {
             return Err(Error::new(ErrorKind::CorruptRecord, "the staging file was cut").at_path(path));
         }
-        MmapOptions::new().len(Mapping::HEAD).map_raw(&file).map(FlushCount).map_err(failed)
+        file.map(Mapping::HEAD).map(FlushCount).map_err(failed)
     }
 
     fn word(&self) -> &AtomicU64 {

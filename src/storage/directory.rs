@@ -136,6 +136,11 @@ impl Directory {
         &self.latch
     }
 
+    /// What it lies on; for staging, which may lie elsewhere.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// See [`Disk::boot`].
     pub(crate) fn boot(&self) -> Option<[u8; 16]> {
         self.disk.boot()
@@ -149,7 +154,7 @@ impl Directory {
     /// Has every flush from now on counted in the staging file at `path`, see `witness.rs`.
     #[cfg(unix)]
     pub(crate) fn count_flushes_in(&self, path: &Path) -> Result<()> {
-        self.latch.count_flushes_in(FlushCount::open(path)?);
+        self.latch.count_flushes_in(FlushCount::open(&*self.disk, path)?);
         Ok(())
     }
 

@@ -11,77 +11,108 @@ use crate::storage::file::{FileId, RawFile};
 
 /// What is counted, recorded and made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Op {
+#[non_exhaustive]
+pub enum Op {
+    /// Reading a file.
     Read,
+    /// Writing to a file.
     Write,
+    /// Flushing a file.
     Sync,
+    /// Reserving room for a file.
     Allocate,
+    /// Mapping a file.
+    Map,
+    /// Cutting or extending a file.
     SetLen,
+    /// Looking at a file or folder.
     Stat,
+    /// Opening a file.
     Open,
+    /// Creating a file.
     Create,
+    /// Creating a folder.
     CreateDir,
+    /// Listing a folder.
     List,
+    /// Giving a file or folder another name.
     Rename,
+    /// Removing a file or folder.
     Remove,
+    /// Flushing a folder.
     SyncDir,
+    /// Flushing a file system.
     SyncAll,
+    /// Locking a file.
     Lock,
 }
 
 /// One call that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) op: Op,
-    pub(crate) path: PathBuf,
-    /// For reads, writes and allocations: where, and how many bytes were asked for.
-    pub(crate) at: u64,
-    pub(crate) len: u64,
+pub struct Call {
+    /// What was called.
+    pub op: Op,
+    /// On which file or folder.
+    pub path: PathBuf,
+    /// For reads, writes and allocations: where in the file.
+    pub at: u64,
+    /// How many bytes were asked for.
+    pub len: u64,
 }
 
 /// A failure to come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Fault {
+#[derive(Debug, Clone)]
+pub struct Fault {
     op: Option<Op>,
     countdown: u64,
     forever: bool,
     errno: i32,
     bytes: Option<usize>,
-    under: Option<&'static str>,
+    under: Option<String>,
 }
 
 impl Fault {
     // The same numbers on every Unix that Rust runs on.
-    pub(crate) const EIO: i32 = 5;
-    pub(crate) const ENOSPC: i32 = 28;
-    pub(crate) const EMFILE: i32 = 24;
+    /// The disk failed.
+    pub const EIO: i32 = 5;
+    /// The disk is full.
+    pub const ENOSPC: i32 = 28;
+    /// The process has no descriptor left.
+    pub const EMFILE: i32 = 24;
 
     /// The `k`-th call from now on (1 is the next) fails with EIO.
-    pub(crate) fn nth(k: u64) -> Self {
+    #[must_use]
+    pub fn nth(k: u64) -> Self {
         Fault { op: None, countdown: k.max(1), forever: false, errno: Self::EIO, bytes: None, under: None }
     }
 
     /// Only calls of this kind are counted and fail.
-    pub(crate) fn of(self, op: Op) -> Self {
+    #[must_use]
+    pub fn of(self, op: Op) -> Self {
         Fault { op: Some(op), ..self }
     }
 
-    pub(crate) fn errno(self, errno: i32) -> Self {
+    /// The error is this one.
+    #[must_use]
+    pub fn errno(self, errno: i32) -> Self {
         Fault { errno, ..self }
     }
 
     /// Only calls on paths that contain this are counted and fail.
-    pub(crate) fn under(self, part: &'static str) -> Self {
-        Fault { under: Some(part), ..self }
+    #[must_use]
+    pub fn under(self, part: impl Into<String>) -> Self {
+        Fault { under: Some(part.into()), ..self }
     }
 
     /// All later calls fail too, until [`FaultPlan::clear`].
-    pub(crate) fn forever(self) -> Self {
+    #[must_use]
+    pub fn forever(self) -> Self {
         Fault { forever: true, ..self }
     }
 
     /// A write that is to fail first writes this many bytes: as much as a call can do before it is cut short.
-    pub(crate) fn after_bytes(self, bytes: usize) -> Self {
+    #[must_use]
+    pub fn after_bytes(self, bytes: usize) -> Self {
         Fault { bytes: Some(bytes), ..self }
     }
 }
@@ -95,17 +126,19 @@ struct State {
     calls: Vec<Call>,
     /// Calls of this kind hang.
     held: Option<Op>,
-    hanging: u64,
+    #[cfg(test)]
     machine: Machine,
 }
 
 /// Where the disk says that it is, whatever the machine of the test: by default a kernel that knows all it can be asked.
+#[cfg(test)]
 #[derive(Clone, Copy)]
 pub(crate) struct Machine {
     pub(crate) boot: Option<[u8; 16]>,
     pub(crate) mount: u64,
 }
 
+#[cfg(test)]
 impl Default for Machine {
     fn default() -> Self {
         Machine { boot: Some([1; 16]), mount: 1 }
@@ -114,61 +147,74 @@ impl Default for Machine {
 
 /// What shall fail, and what was called. Shared between the disk, its files and the test.
 #[derive(Default)]
-pub(crate) struct FaultPlan(Mutex<State>, Condvar);
+pub struct FaultPlan(Mutex<State>, Condvar);
+
+impl std::fmt::Debug for FaultPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("FaultPlan").field("faults", &state.faults).field("fired", &state.fired).finish()
+    }
+}
 
 impl FaultPlan {
-    pub(crate) fn new() -> Arc<Self> {
+    /// A plan by which nothing fails.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
     /// Adds a failure to come.
-    pub(crate) fn inject(&self, fault: Fault) {
+    pub fn inject(&self, fault: Fault) {
         self.0.lock().faults.push(fault);
     }
 
     /// Forgets all failures to come, and those that go on for ever.
-    pub(crate) fn clear(&self) {
+    pub fn clear(&self) {
         self.0.lock().faults.clear();
     }
 
     /// Has the disk say from now on that it is elsewhere.
+    #[cfg(test)]
     pub(crate) fn move_to(&self, machine: Machine) {
         self.0.lock().machine = machine;
     }
 
     /// Calls of this kind hang from now on, until [`FaultPlan::release`].
-    pub(crate) fn hold(&self, op: Op) {
+    pub fn hold(&self, op: Op) {
         self.0.lock().held = Some(op);
     }
 
     /// Lets everything that hangs go on.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.0.lock().held = None;
         self.1.notify_all();
     }
 
     /// How many calls were made to fail.
-    pub(crate) fn fired(&self) -> u64 {
+    #[must_use]
+    pub fn fired(&self) -> u64 {
         self.0.lock().fired
     }
 
     /// How many calls of this kind were made.
-    pub(crate) fn count(&self, op: Op) -> u64 {
+    #[must_use]
+    pub fn count(&self, op: Op) -> u64 {
         self.0.lock().counts.iter().find(|(o, _)| *o == op).map_or(0, |(_, n)| *n)
     }
 
     /// How many calls were made.
-    pub(crate) fn total(&self) -> u64 {
+    #[must_use]
+    pub fn total(&self) -> u64 {
         self.0.lock().counts.iter().map(|(_, n)| n).sum()
     }
 
     /// Begins (or ends) to keep every call.
-    pub(crate) fn record(&self, recording: bool) {
+    pub fn record(&self, recording: bool) {
         self.0.lock().recording = recording;
     }
 
     /// The calls kept so far; keeping starts anew.
-    pub(crate) fn take_calls(&self) -> Vec<Call> {
+    pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.0.lock().calls)
     }
 
@@ -182,14 +228,13 @@ impl FaultPlan {
         if state.recording {
             state.calls.push(Call { op, path: path.to_path_buf(), at, len });
         }
-        state.hanging += 1;
         while state.held == Some(op) {
             self.1.wait(&mut state);
         }
-        state.hanging -= 1;
         let mut due = None;
         state.faults.retain_mut(|fault| {
-            let elsewhere = fault.under.is_some_and(|part| !path.to_string_lossy().contains(part));
+            let elsewhere =
+                fault.under.as_ref().is_some_and(|part| !path.to_string_lossy().contains(part.as_str()));
             if elsewhere || fault.op.is_some_and(|o| o != op) {
                 return true;
             }
@@ -197,7 +242,7 @@ impl FaultPlan {
                 fault.countdown -= 1;
                 return true;
             }
-            due = due.or(Some(*fault));
+            due.get_or_insert_with(|| fault.clone());
             fault.forever
         });
         state.fired += u64::from(due.is_some());
@@ -275,19 +320,22 @@ impl Disk for FaultDisk {
         self.inner.lock(path)
     }
     fn boot(&self) -> Option<[u8; 16]> {
-        self.plan.0.lock().machine.boot
+        #[cfg(test)]
+        return self.plan.0.lock().machine.boot;
+        #[cfg(not(test))]
+        self.inner.boot()
     }
-    #[cfg(unix)]
     fn place(&self, path: &Path) -> Option<Place> {
-        use std::os::unix::fs::MetadataExt;
         self.plan.check(Op::Stat, path, 0, 0).ok()?;
-        let found = std::fs::metadata(path).ok()?;
-        let mount = self.plan.0.lock().machine.mount;
-        Some(Place { mount, device: found.dev(), inode: found.ino(), born: 0 })
-    }
-    #[cfg(not(unix))]
-    fn place(&self, _: &Path) -> Option<Place> {
-        None
+        #[cfg(all(test, unix))]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let found = std::fs::metadata(path).ok()?;
+            let mount = self.plan.0.lock().machine.mount;
+            Some(Place { mount, device: found.dev(), inode: found.ino(), born: 0 })
+        }
+        #[cfg(not(all(test, unix)))]
+        self.inner.place(path)
     }
 }
 
@@ -343,6 +391,18 @@ impl RawFile for FaultFile {
         }
         self.inner.allocate(from, len)
     }
+    fn fill(&self, len: u64) -> io::Result<()> {
+        if let Some(fault) = self.plan.due(Op::Allocate, &self.path, 0, len) {
+            self.inner.set_len(len / 2)?;
+            return Err(io::Error::from_raw_os_error(fault.errno));
+        }
+        self.inner.fill(len)
+    }
+    #[cfg(unix)]
+    fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
+        self.plan.check(Op::Map, &self.path, 0, len as u64)?;
+        self.inner.map(len)
+    }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.plan.check(Op::SetLen, &self.path, 0, len)?;
         self.inner.set_len(len)
@@ -350,6 +410,10 @@ impl RawFile for FaultFile {
     fn len(&self) -> io::Result<u64> {
         self.plan.check(Op::Stat, &self.path, 0, 0)?;
         self.inner.len()
+    }
+    fn allocated(&self) -> io::Result<u64> {
+        self.plan.check(Op::Stat, &self.path, 0, 0)?;
+        self.inner.allocated()
     }
     fn links(&self) -> io::Result<u64> {
         self.plan.check(Op::Stat, &self.path, 0, 0)?;

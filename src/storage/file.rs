@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+#[cfg(unix)]
+use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -31,10 +33,19 @@ pub(crate) trait RawFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Reserves `len` bytes from `from` on, zeros where nothing was, and raises the size to their end.
     fn allocate(&self, from: u64, len: u64) -> io::Result<()>;
+    /// Makes an empty file `len` bytes long, all of them allocated: no access to them finds the disk full later.
+    fn fill(&self, len: u64) -> io::Result<()>;
+    /// The first `len` bytes as memory that every process shares.
+    #[cfg(unix)]
+    fn map(&self, len: usize) -> io::Result<MmapRaw>;
     /// Cuts the file, or extends it with a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The size.
     fn len(&self) -> io::Result<u64>;
+    /// How many bytes the file was given, so that what is missing of its size are holes.
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
     /// How many names the file has; none means that flushing it is worth nothing.
     fn links(&self) -> io::Result<u64>;
     /// Device and inode: whether a name still leads to the same file.
@@ -78,11 +89,47 @@ impl RawFile for std::fs::File {
         let end = from.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
         if RawFile::len(self)? < end { std::fs::File::set_len(self, end) } else { Ok(()) }
     }
+    fn fill(&self, len: u64) -> io::Result<()> {
+        use rustix::io::Errno;
+        // A file system gives what it has before it says that it has not enough: meanwhile nobody else has any.
+        let has = rustix::fs::fstatvfs(self)?;
+        if has.f_blocks > 0 && len / has.f_frsize.max(1) > has.f_bfree {
+            return Err(Errno::NOSPC.into());
+        }
+        let result = loop {
+            match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match result {
+            Ok(()) => {}
+            // Not every file system can: zeros allocate as well, only slower.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let zeros = vec![0; 64 * 1024];
+                let mut at = 0;
+                while at < len {
+                    let n = zeros.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+                    std::os::unix::fs::FileExt::write_all_at(self, &zeros[..n], at)?;
+                    at += n as u64;
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+        // Where allocation leaves the size alone. Access beyond a file's end would be a signal.
+        if RawFile::len(self)? < len { std::fs::File::set_len(self, len) } else { Ok(()) }
+    }
+    fn map(&self, len: usize) -> io::Result<MmapRaw> {
+        MmapOptions::new().len(len).map_raw(self)
+    }
     fn set_len(&self, len: u64) -> io::Result<()> {
         std::fs::File::set_len(self, len)
     }
     fn len(&self) -> io::Result<u64> {
         self.metadata().map(|m| m.len())
+    }
+    fn allocated(&self) -> io::Result<u64> {
+        self.metadata().map(|m| std::os::unix::fs::MetadataExt::blocks(&m).saturating_mul(512))
     }
     fn links(&self) -> io::Result<u64> {
         #[cfg(any(target_os = "linux", target_os = "android"))]

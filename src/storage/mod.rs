@@ -5,13 +5,17 @@ pub(crate) mod chunk;
 pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod disk;
-#[cfg(test)]
+#[cfg(feature = "testing")]
 pub(crate) mod fault;
 pub(crate) mod file;
 #[cfg(unix)]
 pub(crate) mod granules;
 pub(crate) mod marks;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub(crate) mod pages;
 pub(crate) mod publish;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub(crate) mod simulated;
 pub(crate) mod slot;
 pub(crate) mod staged;
 pub(crate) mod staging;

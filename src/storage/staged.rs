@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::frame::{FrameView, mix};
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
+use crate::storage::disk::Disk;
 #[cfg(unix)]
 use crate::storage::file::RawFile;
 use crate::storage::slot::{self, GRANULE, HEADER, SlotHeader};
@@ -39,11 +40,16 @@ pub(crate) struct StagedChunk {
 }
 
 /// A staging file that slots are read from: opened once for all of them.
-#[derive(Debug)]
 struct Source {
     #[cfg(unix)]
-    file: std::fs::File,
+    file: Box<dyn RawFile>,
     path: PathBuf,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Source").field(&self.path).finish()
+    }
 }
 
 impl StagedChunk {
@@ -58,7 +64,7 @@ impl StagedChunk {
                 memory.resize(len, 0);
             }
             let at = self.position + got as u64;
-            got += read_at(&self.source.file, &self.source.path, &mut memory[got..len], at)?;
+            got += read_at(&*self.source.file, &self.source.path, &mut memory[got..len], at)?;
             if got < len || len == self.len || !goes_on(&memory[..got]) {
                 return Ok(&memory[..got]);
             }
@@ -78,7 +84,7 @@ impl StagedChunk {
         let len = self.len.min(READ_ON);
         memory.clear();
         memory.resize(len, 0);
-        let got = read_at(&self.source.file, &self.source.path, memory, self.position)?;
+        let got = read_at(&*self.source.file, &self.source.path, memory, self.position)?;
         Ok(&memory[..got])
     }
 
@@ -269,16 +275,16 @@ pub(crate) struct Left {
 /// Errors: [`ErrorKind::StagingMissing`] without the first file, [`ErrorKind::CorruptRecord`] if its header is
 /// damaged, [`ErrorKind::ForeignFile`] if it is another's.
 #[cfg(unix)]
-pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<Left> {
-    let files = staging_files(folder, file_id)?;
+pub(crate) fn recover(disk: &dyn Disk, folder: &Path, file_id: u64, incarnation: u64) -> Result<Left> {
+    let files = staging_files(disk, folder, file_id)?;
     if files.first().is_none_or(|(number, _)| *number != 0) {
         let path = folder.join(file_name(file_id, 0));
         return Err(Error::new(ErrorKind::StagingMissing, "the staging file is absent").at_path(&path));
     }
     let mut left = Left::default();
     for (number, path) in files {
-        match read_header(&path, file_id, number)? {
-            Ok(header) if header.incarnation == incarnation => list_slots(path, &header, &mut left)?,
+        match read_header(disk, &path, file_id, number)? {
+            Ok(header) if header.incarnation == incarnation => list_slots(disk, path, &header, &mut left)?,
             // An older open's: what it held was replayed by the one after it.
             Ok(_) => {}
             Err(e) if number == 0 => return Err(e),
@@ -292,46 +298,52 @@ pub(crate) fn recover(folder: &Path, file_id: u64, incarnation: u64) -> Result<L
 
 /// Lists the slots that an incarnation left.
 #[cfg(not(unix))]
-pub(crate) fn recover(folder: &Path, _: u64, _: u64) -> Result<Left> {
+pub(crate) fn recover(_: &dyn Disk, folder: &Path, _: u64, _: u64) -> Result<Left> {
     Err(unsupported(folder))
 }
 
 /// Lists the slots that an incarnation left in one staging file.
 #[cfg(unix)]
-pub(crate) fn slots(path: &Path, file_id: u64, number: u32, incarnation: u64) -> Result<Left> {
-    let header = read_header(path, file_id, number)??;
+pub(crate) fn slots(
+    disk: &dyn Disk,
+    path: &Path,
+    file_id: u64,
+    number: u32,
+    incarnation: u64,
+) -> Result<Left> {
+    let header = read_header(disk, path, file_id, number)??;
     let mut left = Left::default();
     if header.incarnation == incarnation {
-        list_slots(path.to_path_buf(), &header, &mut left)?;
+        list_slots(disk, path.to_path_buf(), &header, &mut left)?;
     }
     Ok(left)
 }
 
 /// Lists the slots that an incarnation left in one staging file.
 #[cfg(not(unix))]
-pub(crate) fn slots(path: &Path, _: u64, _: u32, _: u64) -> Result<Left> {
+pub(crate) fn slots(_: &dyn Disk, path: &Path, _: u64, _: u32, _: u64) -> Result<Left> {
     Err(unsupported(path))
 }
 
 #[cfg(unix)]
-fn list_slots(path: PathBuf, header: &FileHeader, left: &mut Left) -> Result<()> {
-    let source = Arc::new(Source { file: open(&path)?, path });
-    let about = source.file.metadata().map_err(|e| Error::io("look at the staging file", &source.path, e))?;
+fn list_slots(disk: &dyn Disk, path: PathBuf, header: &FileHeader, left: &mut Left) -> Result<()> {
+    let source = Arc::new(Source { file: open(disk, &path)?, path });
+    let failed = |e| Error::io("look at the staging file", &source.path, e);
+    let file_len = source.file.len().map_err(failed)?;
     // A file of ours has all its space. In one that is almost all holes they are passed over, since a header can claim
     // more of them than anybody can read.
-    let mostly_holes = std::os::unix::fs::MetadataExt::blocks(&about).saturating_mul(512) < about.len() / 8;
+    let mostly_holes = source.file.allocated().map_err(failed)? < file_len / 8;
     let (mut granule, mut damaged) = (0, Vec::new());
     // As many as the header, which proved itself, says, and no more than the file has.
-    while granule < header.granules as usize && (Mapping::position(granule) as u64) < about.len() {
+    while granule < header.granules as usize && (Mapping::position(granule) as u64) < file_len {
         if mostly_holes {
-            let next = RawFile::next_data(&source.file, Mapping::position(granule) as u64);
-            let next = next.map_err(|e| Error::io("look for data in the staging file", &source.path, e))?;
+            let next = source.file.next_data(Mapping::position(granule) as u64).map_err(failed)?;
             let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
             granule = granule.max(data.saturating_sub(Mapping::position(0)) / GRANULE);
         }
         let mut bytes = [0; HEADER];
         let position = Mapping::position(granule);
-        if read_at(&source.file, &source.path, &mut bytes, position as u64)? == HEADER {
+        if read_at(&*source.file, &source.path, &mut bytes, position as u64)? == HEADER {
             match slot_at(&source, header, &bytes, granule) {
                 Some(slot) => left.slots.push(slot),
                 None if slot::is_damaged(&bytes, header.key, position) => damaged.push(position as u64),
@@ -373,6 +385,8 @@ mod tests {
     use crate::record::Record;
     use crate::storage::arena::{MIN_BUDGET, Pool, Want};
     #[cfg(unix)]
+    use crate::storage::disk::RealDisk;
+    #[cfg(unix)]
     use crate::storage::slot::SMALL;
     #[cfg(unix)]
     use crate::storage::staging::FILE_HEADER;
@@ -405,7 +419,7 @@ mod tests {
     #[test]
     fn recovers_what_was_staged_by_this_incarnation_only() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, BUDGET).unwrap();
         let mut writers: Vec<_> = (0..3u64)
             .map(|i| pool.take(&Want { topic_id: i, ..want(100, GRANULE << i) }).unwrap().unwrap())
             .collect();
@@ -423,7 +437,7 @@ mod tests {
         writers[1].append(&Record::new("taken back"), 110);
         writers[1].abandon();
         // The process dies here: nothing is closed.
-        let mut found = recover(folder.path(), 9, 4).unwrap().slots;
+        let mut found = recover(&RealDisk, folder.path(), 9, 4).unwrap().slots;
         found.sort_by_key(|c| (c.topic_id, c.len));
         let expected: Vec<_> = (0..10).map(|n| (100 + n, vec![1u8; 50])).collect();
         assert_eq!(found.iter().map(|c| c.topic_id).collect::<Vec<_>>(), [0, 1, 2, 7]);
@@ -433,14 +447,14 @@ mod tests {
         assert_eq!((found[1].partition, found[1].epoch, found[1].base_offset), (1, 2, 100));
         assert_eq!(found[1].salt, writers[1].chunk().salt());
 
-        assert!(recover(folder.path(), 9, 5).unwrap().slots.is_empty());
-        assert!(recover(folder.path(), 9, 3).unwrap().slots.is_empty());
-        let missing = recover(folder.path(), 10, 4).err().unwrap();
+        assert!(recover(&RealDisk, folder.path(), 9, 5).unwrap().slots.is_empty());
+        assert!(recover(&RealDisk, folder.path(), 9, 3).unwrap().slots.is_empty());
+        let missing = recover(&RealDisk, folder.path(), 10, 4).err().unwrap();
         assert_eq!(missing.kind(), ErrorKind::StagingMissing);
         assert!(missing.to_string().contains("staging-000000000000000a-000"), "{missing}");
-        let nowhere = recover(&folder.path().join("nowhere"), 9, 4).err().unwrap();
+        let nowhere = recover(&RealDisk, &folder.path().join("nowhere"), 9, 4).err().unwrap();
         assert_eq!(nowhere.kind(), ErrorKind::StagingMissing);
-        crate::storage::staging::remove_in_background(folder.path(), 9).unwrap();
+        crate::storage::staging::remove_in_background(&RealDisk, folder.path(), 9).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the names are gone at once");
     }
 
@@ -449,7 +463,7 @@ mod tests {
     #[test]
     fn earlier_lives_of_a_slot_do_not_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, BUDGET).unwrap();
         let mut small: Vec<_> = (0..8).map(|_| pool.take(&want(100, 0)).unwrap().unwrap()).collect();
         for writer in &mut small {
             writer.append(&Record::new("old"), 100);
@@ -461,7 +475,7 @@ mod tests {
         let value = vec![7; 15 * GRANULE + 3000];
         assert!(big.append(&Record::new(&value), 200));
         big.publish();
-        let found = recover(folder.path(), 9, 4).unwrap().slots;
+        let found = recover(&RealDisk, folder.path(), 9, 4).unwrap().slots;
         assert_eq!(found.len(), 1, "the frame lies over the eight others");
         assert_eq!(values(&found[0]), [(200, value)]);
     }
@@ -470,7 +484,7 @@ mod tests {
     #[test]
     fn damaged_staging_files_yield_less_and_never_panic() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(folder.path(), 9, 4, MIN_BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, MIN_BUDGET).unwrap();
         let mut writer = pool.take(&want(100, 0)).unwrap().unwrap();
         for n in 0..20 {
             writer.append(&Record::new("some value").key("key"), 100 + n);
@@ -478,7 +492,7 @@ mod tests {
         drop(pool);
         let path = folder.path().join(file_name(9, 0));
         let good = std::fs::read(&path).unwrap();
-        let whole = values(&recover(folder.path(), 9, 4).unwrap().slots[0]);
+        let whole = values(&recover(&RealDisk, folder.path(), 9, 4).unwrap().slots[0]);
         assert_eq!(whole.len(), 20);
         let copy = tempfile::tempdir().unwrap();
         let path = copy.path().join(file_name(9, 0));
@@ -487,7 +501,7 @@ mod tests {
         let used = slot + HEADER + 20 * 56 + 16;
         let seen = |bytes: &[u8], what: &str| {
             std::fs::write(&path, bytes).unwrap();
-            match recover(copy.path(), 9, 4) {
+            match recover(&RealDisk, copy.path(), 9, 4) {
                 Ok(Left { slots: found, .. }) => {
                     let values = found.first().map(values).unwrap_or_default();
                     assert_eq!(values, whole[..values.len()], "{what}");
@@ -518,11 +532,11 @@ mod tests {
         std::fs::write(&path, &good).unwrap();
         std::fs::write(copy.path().join(file_name(9, 1)), b"cut off while it was made").unwrap();
         std::fs::copy(&path, copy.path().join(file_name(9, 2))).unwrap();
-        assert_eq!(recover(copy.path(), 9, 4).unwrap().slots.len(), 1);
+        assert_eq!(recover(&RealDisk, copy.path(), 9, 4).unwrap().slots.len(), 1);
         std::fs::rename(&path, copy.path().join(file_name(8, 0))).unwrap();
-        assert_eq!(recover(copy.path(), 8, 4).err().unwrap().kind(), ErrorKind::ForeignFile);
+        assert_eq!(recover(&RealDisk, copy.path(), 8, 4).err().unwrap().kind(), ErrorKind::ForeignFile);
         std::os::unix::fs::symlink("elsewhere", copy.path().join(file_name(7, 0))).unwrap();
-        assert!(recover(copy.path(), 7, 4).is_err(), "links are not followed");
+        assert!(recover(&RealDisk, copy.path(), 7, 4).is_err(), "links are not followed");
     }
 
     #[test]

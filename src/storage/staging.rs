@@ -31,6 +31,8 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
+use crate::storage::disk::{Disk, named};
+use crate::storage::file::RawFile;
 use crate::storage::slot::GRANULE;
 
 /// Bytes of a file's header that mean something.
@@ -42,6 +44,7 @@ const VERSION: u32 = 1;
 /// Where the staging files of one open go.
 #[cfg(unix)]
 pub(crate) struct Staging {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) file_id: u64,
 }
@@ -138,17 +141,17 @@ impl Staging {
         };
         // Only the first is flushed: what is in the others was never promised to survive a power cut.
         let flush = kind == Kind::Budget;
-        let mapping = Mapping::create(&path, &header.encode(), granules, header.key, flush)?;
+        let mapping = Mapping::create(&*self.disk, &path, &header.encode(), granules, header.key, flush)?;
         Ok(StagingFile { path, mapping, kind })
     }
 }
 
 /// Unlinks and unmaps, with no lock held.
 #[cfg(unix)]
-pub(crate) fn unlink(files: Vec<StagingFile>) {
+pub(crate) fn unlink(disk: &dyn Disk, files: Vec<StagingFile>) {
     for file in files {
         // One that stays goes with `remove`; until then recovery finds nothing new in it.
-        let _ = std::fs::remove_file(&file.path);
+        let _ = disk.remove_file(&file.path);
     }
 }
 
@@ -160,9 +163,14 @@ pub(crate) fn unsupported(folder: &Path) -> Error {
 
 /// The header of a file. Outer errors are of the disk, inner ones of the bytes.
 #[cfg(unix)]
-pub(crate) fn read_header(path: &Path, file_id: u64, number: u32) -> Result<Result<FileHeader>> {
+pub(crate) fn read_header(
+    disk: &dyn Disk,
+    path: &Path,
+    file_id: u64,
+    number: u32,
+) -> Result<Result<FileHeader>> {
     let mut bytes = [0; FILE_HEADER];
-    let n = read_at(&open(path)?, path, &mut bytes, 0)?;
+    let n = read_at(&*open(disk, path)?, path, &mut bytes, 0)?;
     let header = match FileHeader::parse(&bytes[..n]) {
         Ok(header) => header,
         Err(what) => return Ok(Err(Error::new(ErrorKind::CorruptRecord, what).at_path(path))),
@@ -175,10 +183,10 @@ pub(crate) fn read_header(path: &Path, file_id: u64, number: u32) -> Result<Resu
 }
 
 /// Unlinks all staging files `file_id`. A missing one is no error.
-pub(crate) fn remove(folder: &Path, file_id: u64) -> Result<()> {
+pub(crate) fn remove(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()> {
     // The first goes last: while it is there, the others can be found to belong to something.
-    for (_, path) in staging_files(folder, file_id)?.into_iter().rev() {
-        match std::fs::remove_file(&path) {
+    for (_, path) in staging_files(disk, folder, file_id)?.into_iter().rev() {
+        match disk.remove_file(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("remove the staging file", &path, e)),
@@ -189,11 +197,11 @@ pub(crate) fn remove(folder: &Path, file_id: u64) -> Result<()> {
 
 /// [`remove`], where giving back what the files hold, which takes a millisecond for some ten MiB, is nobody's to wait for.
 #[cfg(unix)]
-pub(crate) fn remove_in_background(folder: &Path, file_id: u64) -> Result<()> {
-    // A file lives on without its names for as long as it is open.
-    let files = staging_files(folder, file_id)?;
-    let held: Vec<_> = files.iter().filter_map(|(_, path)| open(path).ok()).collect();
-    remove(folder, file_id)?;
+pub(crate) fn remove_in_background(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()> {
+    // A file lives on without its names for as long as it is open. The thread calls nothing of the disk.
+    let files = staging_files(disk, folder, file_id)?;
+    let held: Vec<_> = files.iter().filter_map(|(_, path)| open(disk, path).ok()).collect();
+    remove(disk, folder, file_id)?;
     // Without a thread it is given back at once.
     let _ = std::thread::Builder::new().name("tapelog-unlink".into()).spawn(move || drop(held));
     Ok(())
@@ -201,14 +209,14 @@ pub(crate) fn remove_in_background(folder: &Path, file_id: u64) -> Result<()> {
 
 /// Without staging files there is nothing to give back.
 #[cfg(not(unix))]
-pub(crate) fn remove_in_background(folder: &Path, file_id: u64) -> Result<()> {
-    remove(folder, file_id)
+pub(crate) fn remove_in_background(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()> {
+    remove(disk, folder, file_id)
 }
 
 /// Numbers and paths, by number. A missing folder has none.
-pub(crate) fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, PathBuf)>> {
+pub(crate) fn staging_files(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<Vec<(u32, PathBuf)>> {
     let failed = |e| Error::io("list the staging files", folder, e);
-    let entries = match std::fs::read_dir(folder) {
+    let entries = match disk.list(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(failed(e)),
@@ -216,12 +224,11 @@ pub(crate) fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, Pat
     let prefix = format!("staging-{file_id:016x}-");
     let mut files = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
+        let name = entry.name;
         let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
         // Only the name that this number would be given, not another spelling of it.
         if let Some(number) = number.filter(|&n| name.to_str() == Some(&file_name(file_id, n))) {
-            files.push((number, entry.path()));
+            files.push((number, folder.join(&name)));
         }
     }
     files.sort_unstable();
@@ -230,25 +237,13 @@ pub(crate) fn staging_files(folder: &Path, file_id: u64) -> Result<Vec<(u32, Pat
 
 /// Opens a regular file, nothing else, for reading.
 #[cfg(unix)]
-pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    // Without NONBLOCK opening a pipe would wait for its writer.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: std::fs::File = openat(CWD, path, flags, Mode::empty())
-        .map_err(|e| Error::io("open the staging file", path, e.into()))?
-        .into();
-    let metadata = file.metadata().map_err(|e| Error::io("inspect the staging file", path, e))?;
-    if metadata.is_file() {
-        Ok(file)
-    } else {
-        Err(Error::new(ErrorKind::ForeignFile, "the staging file is no regular file").at_path(path))
-    }
+pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Box<dyn RawFile>> {
+    disk.open(path, false).map_err(|e| named("open the staging file", path, e))
 }
 
 /// Reads as many bytes as there are.
 #[cfg(unix)]
-pub(crate) fn read_at(file: &std::fs::File, path: &Path, out: &mut [u8], position: u64) -> Result<usize> {
-    use std::os::unix::fs::FileExt;
+pub(crate) fn read_at(file: &dyn RawFile, path: &Path, out: &mut [u8], position: u64) -> Result<usize> {
     let mut n = 0;
     while n < out.len() {
         match file.read_at(&mut out[n..], position + n as u64) {

@@ -29,7 +29,11 @@ use crate::bytes::put;
 use crate::bytes::{i64_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::storage::directory::Directory;
-use crate::storage::disk::Place;
+use crate::storage::disk::{Disk, Place};
+#[cfg(unix)]
+use crate::storage::file::RawFile;
+#[cfg(unix)]
+use crate::storage::staging::read_at;
 
 /// Where in the staging file the count of flushes stands ([`FlushCount`]), and behind it the testimony.
 ///
@@ -94,55 +98,51 @@ impl Witness {
 
     /// Leaves it in the staging file for the next open.
     #[cfg(unix)]
-    pub(crate) fn leave(&self, staging: &Path) -> Result<()> {
-        use std::os::unix::fs::FileExt;
-        open(staging)
-            .and_then(|file| file.write_all_at(&self.encode(), TESTIMONY as u64))
+    pub(crate) fn leave(&self, disk: &dyn Disk, staging: &Path) -> Result<()> {
+        disk.open(staging, true)
+            .and_then(|file| write(&*file, &self.encode(), TESTIMONY as u64))
             .map_err(|e| Error::io("write to the staging file", staging, e))
     }
 
     /// Takes back what the open before left in its staging file; `None` where there is nothing to believe.
     #[cfg(unix)]
-    pub(crate) fn take(staging: &Path) -> Option<Witness> {
-        use std::os::unix::fs::FileExt;
-        let file = open(staging).ok()?;
+    pub(crate) fn take(disk: &dyn Disk, staging: &Path) -> Option<Witness> {
+        let file = disk.open(staging, true).ok()?;
         let mut bytes = [0; 8 + LEN];
-        file.read_exact_at(&mut bytes, FLUSHES as u64).ok()?;
+        let got = read_at(&*file, staging, &mut bytes, FLUSHES as u64).ok()?;
+        if got < bytes.len() {
+            return None;
+        }
         let mut testimony = [0; LEN];
         testimony.copy_from_slice(&bytes[8..]);
         // What cannot be taken back is not believed: the next open would believe it again.
-        file.write_all_at(&[0; LEN], TESTIMONY as u64).ok()?;
+        write(&*file, &[0; LEN], TESTIMONY as u64).ok()?;
         if u64_at(&bytes, 0) == 0 { Witness::parse(&testimony) } else { None }
     }
 
     #[cfg(not(unix))]
-    pub(crate) fn leave(&self, staging: &Path) -> Result<()> {
+    pub(crate) fn leave(&self, _: &dyn Disk, staging: &Path) -> Result<()> {
         let _ = (self.encode(), TESTIMONY);
         Err(crate::storage::staging::unsupported(staging))
     }
 
     #[cfg(not(unix))]
-    pub(crate) fn take(_: &Path) -> Option<Witness> {
+    pub(crate) fn take(_: &dyn Disk, _: &Path) -> Option<Witness> {
         None
     }
 }
 
-/// Opens a staging file to write a few bytes of its head.
+/// Writes a few bytes of a staging file's head. They lie in one page, so that there is no part of it to go on with.
 #[cfg(unix)]
-fn open(staging: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    use rustix::fs::OFlags;
-    // Not over a link, and not waiting for the other end of a pipe.
-    #[allow(clippy::cast_possible_wrap)] // the flags of open(2) are an int
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    std::fs::File::options().read(true).write(true).custom_flags(flags).open(staging)
+fn write(file: &dyn RawFile, bytes: &[u8], at: u64) -> std::io::Result<()> {
+    if file.write_at(bytes, at)? == bytes.len() { Ok(()) } else { Err(std::io::ErrorKind::WriteZero.into()) }
 }
 
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
     use super::*;
+    use crate::storage::disk::RealDisk;
 
     fn witness() -> Witness {
         let place = |n| Place { mount: n, device: n + 1, inode: n + 2, born: -3 };
@@ -154,20 +154,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("staging");
         std::fs::write(&path, [0; 4096]).unwrap();
-        assert_eq!(Witness::take(&path), None, "zeros say nothing");
-        witness().leave(&path).unwrap();
+        assert_eq!(Witness::take(&RealDisk, &path), None, "zeros say nothing");
+        witness().leave(&RealDisk, &path).unwrap();
         let left = std::fs::read(&path).unwrap();
-        assert_eq!(Witness::take(&path), Some(witness()));
-        assert_eq!(Witness::take(&path), None, "it was taken back");
+        assert_eq!(Witness::take(&RealDisk, &path), Some(witness()));
+        assert_eq!(Witness::take(&RealDisk, &path), None, "it was taken back");
         for at in FLUSHES..TESTIMONY + PROVED + 4 {
             let mut bad = left.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
-            assert_eq!(Witness::take(&path), None, "byte {at}");
+            assert_eq!(Witness::take(&RealDisk, &path), None, "byte {at}");
         }
         std::fs::write(&path, &left[..100]).unwrap();
-        assert_eq!(Witness::take(&path), None, "cut short");
-        assert_eq!(Witness::take(folder.path()), None);
-        assert!(witness().leave(folder.path()).is_err());
+        assert_eq!(Witness::take(&RealDisk, &path), None, "cut short");
+        assert_eq!(Witness::take(&RealDisk, folder.path()), None);
+        assert!(witness().leave(&RealDisk, folder.path()).is_err());
     }
 }

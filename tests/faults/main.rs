@@ -13,6 +13,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed, which is what it is for
 
+#[cfg(target_os = "linux")]
+mod calls;
+#[cfg(target_os = "linux")]
+mod cuts;
+#[allow(dead_code)]
+mod model;
 #[allow(dead_code)] // what one row does not need, another does
 mod report;
 

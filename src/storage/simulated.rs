@@ -1,0 +1,651 @@
+//! A disk in memory that forgets, when the power goes, what was not flushed: any of it, in any combination.
+//!
+//! What a file system promises is little. Bytes that were written are on the disk once their file was flushed; a name is
+//! there, or gone, once its folder was flushed. Until then each page that was written may have reached the disk or not,
+//! whole or torn between two sectors, as it is or as it was after an earlier write; so may the size of a file; and so may
+//! each change of a name. This disk keeps both what there is and what was flushed, and makes any state between.
+//!
+//! Files that are mapped are memory of the kernel's (`memfd`), so that what is stored to them is found here.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::Mutex;
+
+use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular, Place, Volume};
+use crate::storage::file::{FileId, RawFile};
+use crate::storage::pages::{Bytes, Data, PAGE, Page, place};
+
+/// What is never torn.
+const SECTOR: usize = 512;
+/// The number of the device that there is.
+const DEVICE: u64 = 7;
+
+/// A file, whatever its names.
+struct Inode {
+    number: u64,
+    names: AtomicU64,
+    data: Mutex<Data>,
+}
+
+/// What a name stands for: a file, or a folder by its number.
+#[derive(Clone)]
+enum Node {
+    File(Arc<Inode>),
+    Folder(u64),
+}
+
+type Folder = BTreeMap<OsString, Node>;
+/// Folders by number; 0 is the root.
+type Folders = HashMap<u64, Folder>;
+
+/// A name in a folder.
+type Name = (u64, OsString);
+
+/// A change of names that is not flushed.
+#[derive(Clone)]
+enum Change {
+    Added(Name, Node),
+    Removed(Name),
+    Renamed(Name, Name, Node),
+}
+
+impl Change {
+    fn is_in(&self, folder: u64) -> bool {
+        match self {
+            Change::Added(name, _) | Change::Removed(name) => name.0 == folder,
+            Change::Renamed(from, to, _) => from.0 == folder || to.0 == folder,
+        }
+    }
+
+    fn apply(&self, folders: &mut Folders) {
+        let mut set = |name: &Name, node: Option<&Node>| {
+            let folder = folders.entry(name.0).or_default();
+            match node {
+                Some(node) => drop(folder.insert(name.1.clone(), node.clone())),
+                None => drop(folder.remove(&name.1)),
+            }
+        };
+        match self {
+            Change::Added(name, node) => set(name, Some(node)),
+            Change::Removed(name) => set(name, None),
+            Change::Renamed(from, to, node) => {
+                set(from, None);
+                set(to, Some(node));
+            }
+        }
+    }
+}
+
+struct World {
+    now: Folders,
+    flushed: Folders,
+    /// What makes `now` of `flushed`, in order.
+    changes: Vec<Change>,
+    /// For files and folders.
+    next_number: u64,
+    /// Files that are locked, by number.
+    locked: HashSet<u64>,
+    /// The run of the kernel.
+    boot: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let root: Folders = [(0, Folder::new())].into();
+        World {
+            now: root.clone(),
+            flushed: root,
+            changes: Vec::new(),
+            next_number: 1,
+            locked: HashSet::new(),
+            boot: 1,
+        }
+    }
+
+    /// What is at a path; the root has no name.
+    fn find(&self, path: &Path) -> io::Result<Node> {
+        let mut at = Node::Folder(0);
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => {
+                    let Node::Folder(number) = at else { return Err(io::ErrorKind::NotADirectory.into()) };
+                    at = self.entry(number, name).ok_or(io::ErrorKind::NotFound)?;
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+                Component::ParentDir => return Err(io::ErrorKind::InvalidInput.into()),
+            }
+        }
+        Ok(at)
+    }
+
+    fn entry(&self, folder: u64, name: &OsStr) -> Option<Node> {
+        self.now.get(&folder)?.get(name).cloned()
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<u64> {
+        match self.find(path)? {
+            Node::Folder(number) => Ok(number),
+            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Arc<Inode>> {
+        match self.find(path)? {
+            Node::File(inode) => Ok(inode),
+            Node::Folder(_) => Err(io::Error::other(NotRegular)),
+        }
+    }
+
+    /// The folder and the name that a path ends in.
+    fn name(&self, path: &Path) -> io::Result<Name> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.folder(path.parent().unwrap_or(Path::new("/")))?, name.to_os_string()))
+    }
+
+    fn free_name(&self, path: &Path) -> io::Result<Name> {
+        let name = self.name(path)?;
+        match self.entry(name.0, &name.1) {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => Ok(name),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.now);
+        self.changes.push(change);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
+        let name = self.free_name(path)?;
+        let number = self.number();
+        let inode = Arc::new(Inode { number, names: AtomicU64::new(1), data: Mutex::default() });
+        self.change(Change::Added(name, Node::File(Arc::clone(&inode))));
+        Ok(inode)
+    }
+
+    /// All files that have a name, or will have one if changes are lost.
+    fn files(&self) -> BTreeMap<u64, Arc<Inode>> {
+        let there = self.now.values().chain(self.flushed.values()).flat_map(Folder::values);
+        let changed = self.changes.iter().filter_map(|change| match change {
+            Change::Added(_, node) | Change::Renamed(_, _, node) => Some(node),
+            Change::Removed(_) => None,
+        });
+        let files = there.chain(changed).filter_map(|node| match node {
+            Node::File(inode) => Some((inode.number, Arc::clone(inode))),
+            Node::Folder(_) => None,
+        });
+        files.collect()
+    }
+}
+
+/// A disk in memory, for logs that are opened with [`LogBuilder::simulated_disk`].
+///
+/// Its clones are the same disk. [`freeze`](SimulatedDisk::freeze) tells what a power cut could make of it.
+///
+/// [`LogBuilder::simulated_disk`]: crate::log::opening::LogBuilder::simulated_disk
+#[derive(Clone)]
+pub struct SimulatedDisk(Arc<Mutex<World>>);
+
+impl Default for SimulatedDisk {
+    fn default() -> Self {
+        SimulatedDisk::new()
+    }
+}
+
+impl std::fmt::Debug for SimulatedDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedDisk").finish_non_exhaustive()
+    }
+}
+
+impl SimulatedDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        SimulatedDisk(Arc::new(Mutex::new(World::new())))
+    }
+
+    /// Everything as it is now. Who writes meanwhile goes on, and is not seen.
+    ///
+    /// # Errors
+    /// When the system has no room for what mapped files hold.
+    pub fn freeze(&self) -> io::Result<Moment> {
+        let world = self.0.lock();
+        let mut items: Vec<Item> = (0..world.changes.len()).map(Item::Name).collect();
+        let mut files = BTreeMap::new();
+        for (number, inode) in world.files() {
+            let mut data = inode.data.lock();
+            data.look()?;
+            if data.now.len != data.flushed.len {
+                items.push(Item::Len(number));
+            }
+            items.extend(data.versions.keys().map(|page| Item::Page(number, *page)));
+            let frozen = Frozen {
+                now: data.now.clone(),
+                flushed: data.flushed.clone(),
+                versions: data.versions.clone(),
+            };
+            files.insert(number, frozen);
+        }
+        Ok(Moment {
+            items,
+            files,
+            now: world.now.clone(),
+            flushed: world.flushed.clone(),
+            changes: world.changes.clone(),
+            next_number: world.next_number,
+            boot: world.boot,
+        })
+    }
+
+    fn with_file(&self, inode: Arc<Inode>) -> Box<dyn RawFile> {
+        Box::new(SimulatedFile(inode))
+    }
+}
+
+/// Something that a power cut may take, by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Item {
+    /// A change of names.
+    Name(usize),
+    /// The size of a file.
+    Len(u64),
+    /// A page of a file.
+    Page(u64, u64),
+}
+
+struct Frozen {
+    now: Bytes,
+    flushed: Bytes,
+    versions: BTreeMap<u64, Vec<Page>>,
+}
+
+/// What a [`SimulatedDisk`] was at one moment: made once, cut as often as one likes.
+pub struct Moment {
+    items: Vec<Item>,
+    files: BTreeMap<u64, Frozen>,
+    now: Folders,
+    flushed: Folders,
+    changes: Vec<Change>,
+    next_number: u64,
+    boot: u64,
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Moment").field("unsynced", &self.items.len()).finish_non_exhaustive()
+    }
+}
+
+impl Moment {
+    /// How many things are not flushed: pages, sizes of files, changes of names. A power cut may take any of them.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The disk after a power cut that left of the [`unsynced`](Moment::unsynced) things those that `kept` says.
+    #[must_use]
+    pub fn power_cut(&self, kept: impl Fn(usize) -> bool) -> SimulatedDisk {
+        let kept: HashSet<Item> = (0..self.items.len()).filter(|n| kept(*n)).map(|n| self.items[n]).collect();
+        self.cut(|item| kept.contains(&item), |_, versions| versions.last().map(Arc::clone))
+    }
+
+    /// The disk after a power cut of so many that follow from the seed: any of the unsynced things are gone, and pages
+    /// may be what they were after an earlier write, or torn between two sectors.
+    #[must_use]
+    pub fn power_cut_at_random(&self, seed: u64) -> SimulatedDisk {
+        let mut state = seed ^ 0x9E37_79B9_7F4A_7C15 | 1;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+        };
+        (0..4).for_each(|_| {
+            next();
+        });
+        // Some cuts take nearly all, some nearly nothing.
+        let share = 1 + next() % 15;
+        let kept: HashSet<Item> = self.items.iter().copied().filter(|_| next() % 16 < share).collect();
+        let draws = std::cell::RefCell::new(next);
+        self.cut(
+            |item| kept.contains(&item),
+            |before, versions| {
+                let mut next = draws.borrow_mut();
+                let latest = next() % 2 == 0;
+                let pick = if latest { versions.len() - 1 } else { next() as usize % versions.len() };
+                let chosen = Arc::clone(versions.get(pick)?);
+                if next() % 4 > 0 {
+                    return Some(chosen);
+                }
+                let mut torn = before;
+                for sector in (0..PAGE / SECTOR).filter(|_| next() % 2 == 0) {
+                    let range = sector * SECTOR..(sector + 1) * SECTOR;
+                    Arc::make_mut(&mut torn)[range.clone()].copy_from_slice(&chosen[range]);
+                }
+                Some(torn)
+            },
+        )
+    }
+
+    /// The disk after the death of the process alone: all is there that was written.
+    #[must_use]
+    pub fn process_death(&self) -> SimulatedDisk {
+        self.build(&self.now, |number| self.files.get(&number).map(|f| f.now.clone()), self.boot)
+    }
+
+    fn cut(
+        &self,
+        kept: impl Fn(Item) -> bool,
+        version: impl Fn(Page, &[Page]) -> Option<Page>,
+    ) -> SimulatedDisk {
+        let mut folders = self.flushed.clone();
+        let changes = self.changes.iter().enumerate();
+        changes.filter(|(n, _)| kept(Item::Name(*n))).for_each(|(_, change)| change.apply(&mut folders));
+        let bytes = |number: u64| {
+            let frozen = self.files.get(&number)?;
+            let mut left = frozen.flushed.clone();
+            if kept(Item::Len(number)) {
+                left.set_len(frozen.now.len);
+            }
+            for (page, versions) in &frozen.versions {
+                let within = page * (PAGE as u64) < left.len;
+                if within && kept(Item::Page(number, *page)) {
+                    let chosen = version(left.page(*page), versions);
+                    chosen.map(|chosen| left.pages.insert(*page, chosen));
+                }
+            }
+            // Nothing shows of a page behind the end.
+            let len = left.len;
+            let (last, from) = place(len);
+            if let Some(page) = left.pages.get_mut(&last).filter(|_| from > 0) {
+                Arc::make_mut(page)[from..].fill(0);
+            }
+            Some(left)
+        };
+        self.build(&folders, bytes, self.boot + 1)
+    }
+
+    /// A disk of its own with these names, and nothing that is not flushed.
+    fn build(&self, folders: &Folders, bytes: impl Fn(u64) -> Option<Bytes>, boot: u64) -> SimulatedDisk {
+        let mut inodes: HashMap<u64, Arc<Inode>> = HashMap::new();
+        let mut built = Folders::new();
+        let mut found = vec![0];
+        while let Some(number) = found.pop() {
+            let mut copy = Folder::new();
+            for (name, node) in folders.get(&number).into_iter().flatten() {
+                let node = match node {
+                    Node::Folder(inner) if built.contains_key(inner) || found.contains(inner) => continue,
+                    Node::Folder(inner) => {
+                        found.push(*inner);
+                        Node::Folder(*inner)
+                    }
+                    Node::File(inode) => {
+                        let inode = inodes.entry(inode.number).or_insert_with(|| {
+                            let data = Mutex::new(Data::new(bytes(inode.number).unwrap_or_default()));
+                            Arc::new(Inode { number: inode.number, names: AtomicU64::new(0), data })
+                        });
+                        inode.names.fetch_add(1, Ordering::AcqRel);
+                        Node::File(Arc::clone(inode))
+                    }
+                };
+                copy.insert(name.clone(), node);
+            }
+            built.insert(number, copy);
+        }
+        SimulatedDisk(Arc::new(Mutex::new(World {
+            now: built.clone(),
+            flushed: built,
+            changes: Vec::new(),
+            next_number: self.next_number,
+            locked: HashSet::new(),
+            boot,
+        })))
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        Ok(self.with_file(self.0.lock().create(path)?))
+    }
+
+    fn open(&self, path: &Path, _: bool) -> io::Result<Box<dyn RawFile>> {
+        Ok(self.with_file(self.0.lock().file(path)?))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.0.lock();
+        let name = world.free_name(path)?;
+        let number = world.number();
+        world.now.insert(number, Folder::new());
+        world.flushed.insert(number, Folder::new());
+        world.change(Change::Added(name, Node::Folder(number)));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let world = self.0.lock();
+        let number = world.folder(path)?;
+        let entries = world.now.get(&number).into_iter().flatten();
+        let entry = |(name, node): (&OsString, &Node)| {
+            let (kind, len) = match node {
+                Node::File(inode) => (EntryKind::File, inode.data.lock().now.len),
+                Node::Folder(_) => (EntryKind::Directory, 0),
+            };
+            Entry { name: name.clone(), kind, len }
+        };
+        Ok(entries.map(entry).collect())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        match self.0.lock().find(path) {
+            Ok(Node::File(_)) => Ok(Some(EntryKind::File)),
+            Ok(Node::Folder(_)) => Ok(Some(EntryKind::Directory)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.0.lock();
+        let (node, from, to) = (world.find(from)?, world.name(from)?, world.name(to)?);
+        match world.entry(to.0, &to.1) {
+            Some(Node::File(replaced)) => drop(replaced.names.fetch_sub(1, Ordering::AcqRel)),
+            Some(Node::Folder(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            None => {}
+        }
+        world.change(Change::Renamed(from, to, node));
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.0.lock();
+        let (inode, name) = (world.file(path)?, world.name(path)?);
+        inode.names.fetch_sub(1, Ordering::AcqRel);
+        world.change(Change::Removed(name));
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.0.lock();
+        let (number, name) = (world.folder(path)?, world.name(path)?);
+        if world.now.get(&number).is_some_and(|folder| !folder.is_empty()) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        world.change(Change::Removed(name));
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.0.lock();
+        let number = world.folder(path)?;
+        let World { flushed, changes, .. } = &mut *world;
+        changes.extract_if(.., |change| change.is_in(number)).for_each(|change| change.apply(flushed));
+        Ok(())
+    }
+
+    fn volume(&self, _: &Path) -> io::Result<Option<Box<dyn Volume>>> {
+        Ok(Some(Box::new(self.clone())))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let mut world = self.0.lock();
+        let inode = match world.file(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => world.create(path)?,
+            found => found?,
+        };
+        if !world.locked.insert(inode.number) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Held { disk: self.clone(), number: inode.number })))
+    }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        Some(u128::from(self.0.lock().boot).to_be_bytes())
+    }
+
+    fn place(&self, path: &Path) -> Option<Place> {
+        let world = self.0.lock();
+        let inode = match world.find(path).ok()? {
+            Node::File(inode) => inode.number,
+            Node::Folder(number) => number,
+        };
+        // No number is given twice, so that the time of birth need not tell.
+        Some(Place { mount: world.boot, device: DEVICE, inode, born: 0 })
+    }
+}
+
+impl Volume for SimulatedDisk {
+    fn sync(&self) -> io::Result<()> {
+        let mut world = self.0.lock();
+        for inode in world.files().values() {
+            inode.data.lock().flush()?;
+        }
+        let World { flushed, changes, .. } = &mut *world;
+        changes.drain(..).for_each(|change| change.apply(flushed));
+        Ok(())
+    }
+
+    fn device(&self) -> u64 {
+        DEVICE
+    }
+}
+
+/// A lock on a file.
+struct Held {
+    disk: SimulatedDisk,
+    number: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.disk.0.lock().locked.remove(&self.number);
+    }
+}
+
+struct SimulatedFile(Arc<Inode>);
+
+impl RawFile for SimulatedFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let data = self.0.data.lock();
+        match &data.mapped {
+            Some(file) => std::os::unix::fs::FileExt::read_at(file, buf, at),
+            None => Ok(data.now.read(buf, at)),
+        }
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize> {
+        let mut data = self.0.data.lock();
+        match &data.mapped {
+            Some(file) => std::os::unix::fs::FileExt::write_at(file, buf, at),
+            None => {
+                data.write(buf, at);
+                Ok(buf.len())
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.data.lock().flush()
+    }
+
+    fn allocate(&self, from: u64, len: u64) -> io::Result<()> {
+        let end = from.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+        if RawFile::len(self)? < end { self.set_len(end) } else { Ok(()) }
+    }
+
+    fn fill(&self, len: u64) -> io::Result<()> {
+        self.allocate(0, len)
+    }
+
+    fn map(&self, len: usize) -> io::Result<MmapRaw> {
+        let mut data = self.0.data.lock();
+        if data.mapped.is_none() {
+            let file = File::from(rustix::fs::memfd_create("simulated", rustix::fs::MemfdFlags::CLOEXEC)?);
+            file.set_len(data.now.len)?;
+            for (number, page) in &data.now.pages {
+                let at = number * PAGE as u64;
+                let len = PAGE.min(usize::try_from(data.now.len - at).unwrap_or(PAGE));
+                std::os::unix::fs::FileExt::write_all_at(&file, &page[..len], at)?;
+            }
+            data.mapped = Some(file);
+        }
+        let file = data.mapped.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        MmapOptions::new().len(len).map_raw(file)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut data = self.0.data.lock();
+        match &data.mapped {
+            Some(file) => file.set_len(len),
+            None => {
+                data.now.set_len(len);
+                Ok(())
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let data = self.0.data.lock();
+        match &data.mapped {
+            Some(file) => file.metadata().map(|m| m.len()),
+            None => Ok(data.now.len),
+        }
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.0.names.load(Ordering::Acquire))
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok((DEVICE, self.0.number))
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
+        let data = self.0.data.lock();
+        if data.mapped.is_some() {
+            return Ok((from < data.now.len).then_some(from));
+        }
+        let page = data.now.pages.range(place(from).0..).next().map(|(page, _)| page * PAGE as u64);
+        Ok(page.map(|at| at.max(from)).filter(|at| *at < data.now.len))
+    }
+
+    fn data_end(&self) -> io::Result<u64> {
+        let data = self.0.data.lock();
+        let last = data.now.pages.last_key_value().map_or(0, |(page, _)| (page + 1) * PAGE as u64);
+        Ok(if data.mapped.is_some() { data.now.len } else { last.min(data.now.len) })
+    }
+}
