@@ -326,12 +326,12 @@ fn what_is_freed_while_a_plan_is_made_is_not_forgotten() {
     for leaves in [false, true] {
         let log = Log::in_memory().unwrap();
         log.create_topic("t", TopicConfig::new().partitions(PARTITIONS as u32)).unwrap();
-        let group = Arc::new(Group::new("g"));
+        let group = Arc::new(Group::new("g", &log.core.engine));
         let slot = Arc::new(Mutex::new(None));
         group.set_assignor(Named::new(Meanwhile(Arc::clone(&slot))));
         let now = Timestamp::from_millis(0);
         let join = |id: &str| {
-            let topics = BTreeSet::from(["t".to_owned()]);
+            let topics = Subscription::Topics(BTreeSet::from(["t".to_owned()]));
             group.join(id.into(), &Options::default(), topics, &Arc::default(), now).unwrap()
         };
         let steps = |seat: &Arc<Seat>| {
@@ -348,7 +348,7 @@ fn what_is_freed_while_a_plan_is_made_is_not_forgotten() {
         let c = join("c");
         let (of_a, of_group) = (Arc::clone(&a), Arc::clone(&group));
         *slot.lock() = Some(Box::new(move || match leaves {
-            true => of_group.leave(&of_a),
+            true => of_group.leave(&of_a, now),
             false => of_group.release(&of_a, &places),
         }));
         let members = if leaves { vec![&b, &c] } else { vec![&b, &a, &c] };

@@ -84,6 +84,13 @@ pub(crate) struct Note {
     pub(crate) reason: String,
 }
 
+impl Note {
+    /// Of records, wherever they are.
+    fn of(action: RecoveryAction, offsets: Range<u64>, reason: String) -> Note {
+        Note { action, offsets: Some(offsets), file: None, bytes: None, kept_in: None, reason }
+    }
+}
+
 /// What recovery of a partition did.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
@@ -213,25 +220,14 @@ pub(crate) fn recover_partition(
         // A last frame that the power cut off is none that was promised; one that a process left whole is.
         let known_to = behind.map(|(from, _)| from).or(r.survived_on.map(|_| from + 1)).unwrap_or(0);
         if known_to > covered.max(from) {
-            done.items.push(Note {
-                action: RecoveryAction::Damaged,
-                offsets: Some(from.max(covered)..known_to),
-                file: Some(file),
-                bytes: None,
-                kept_in: None,
-                reason: "records of the hot tail do not prove themselves".into(),
-            });
+            let reason = "records of the hot tail do not prove themselves";
+            let note = Note::of(RecoveryAction::Damaged, from.max(covered)..known_to, reason.into());
+            done.items.push(Note { file: Some(file), ..note });
         }
     }
     if let Some((from, to)) = plan.unreachable {
-        done.items.push(Note {
-            action: RecoveryAction::Unreachable,
-            offsets: Some(from..to),
-            file: None,
-            bytes: None,
-            kept_in: None,
-            reason: format!("the log ends at offset {covered} and these records do not go on there"),
-        });
+        let reason = format!("the log ends at offset {covered} and these records do not go on there");
+        done.items.push(Note::of(RecoveryAction::Unreachable, from..to, reason));
     }
 
     let opened = assemble(r, scans, &plan, &staged, &mut done)?;
@@ -629,14 +625,8 @@ fn assemble(
     if replays {
         last_timestamp = last_timestamp.max(replay(&mut sink, &ctx, plan.replay, staged)?);
         done.replayed = plan.replay.1 - plan.replay.0;
-        done.items.push(Note {
-            action: RecoveryAction::Replayed,
-            offsets: Some(plan.replay.0..plan.replay.1),
-            file: None,
-            bytes: None,
-            kept_in: None,
-            reason: "records of the hot tail were written to their segment".into(),
-        });
+        let reason = "records of the hot tail were written to their segment".into();
+        done.items.push(Note::of(RecoveryAction::Replayed, plan.replay.0..plan.replay.1, reason));
     }
     let writer = sink.into_writer();
     let segments = chain.segments();

@@ -410,7 +410,7 @@ mod tests {
         let mut memory = Vec::new();
         let bytes = chunk.read(&mut memory).unwrap();
         let proved = chunk.prove().unwrap();
-        let places = proved.frames().map(|(at, frame)| (at, frame.offset()));
+        let places = proved.frames(&proved.runs()[0]).map(|(at, frame)| (at, frame.offset()));
         assert!(places.eq(chunk.frames(bytes).map(|(at, frame)| (at, frame.offset()))));
         chunk.frames(bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
     }

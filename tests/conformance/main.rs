@@ -7,6 +7,7 @@ mod b;
 mod c;
 mod f;
 mod g;
+mod g_restart;
 mod l;
 mod o;
 mod p;
