@@ -129,6 +129,8 @@ pub(crate) struct LogCore {
     pub(crate) offsets_retention: Option<Duration>,
     topics: RwLock<BTreeMap<Arc<str>, Arc<TopicCore>>>,
     catalog: Mutex<Catalog>,
+    /// Topics whose deletion is written down but not flushed: who deletes them again finishes it.
+    leaving: Mutex<Vec<Arc<TopicCore>>>,
     disk: Option<OnDisk>,
     closed: AtomicBool,
     /// Rises whenever a topic comes, goes or grows.
@@ -158,6 +160,7 @@ impl LogCore {
             offsets_retention,
             topics: RwLock::new(topics.into_iter().map(|t| (Arc::clone(&t.name), t)).collect()),
             catalog: Mutex::new(catalog),
+            leaving: Mutex::default(),
             disk,
             closed: AtomicBool::new(false),
             version: AtomicU64::new(0),
@@ -445,17 +448,22 @@ impl LogCore {
             );
         }
         let mut catalog = self.catalog.lock();
-        let topic = self.topic(name)?;
-        self.record(&mut catalog, name, None)?;
-        self.topics.write().remove(name);
-        // Before its partitions end: groups let go of them, and only who asked for them by name is told.
-        self.topics_changed();
-        let gone = Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted").with_topic(name);
-        for partition in topic.partitions().iter() {
-            if partition.end(&gone, Deadline::after(Duration::MAX)) {
-                // Handles may live on, and what they hold would be missing from the budget.
-                partition.discard();
-            }
+        let mut leaving = self.leaving.lock();
+        let begun = leaving.iter().position(|topic| &*topic.name == name);
+        let topic = self.topic(name).or_else(|e| begun.map(|i| Arc::clone(&leaving[i])).ok_or(e))?;
+        let recorded = self.record(&mut catalog, name, None);
+        if catalog.get(name).is_some() {
+            return recorded; // nothing was written down
+        }
+        // From now on a record would go with the topic when the process dies, flushed or not.
+        if self.topics.write().remove(name).is_some() {
+            self.end_topic(&topic);
+        }
+        leaving.retain(|other| other.id != topic.id);
+        if recorded.is_err() {
+            // Its files stay: after a loss of power it may be there again.
+            leaving.push(topic);
+            return recorded;
         }
         if let Some(disk) = &self.disk {
             let folder = Path::new(TOPICS_FOLDER).join(folder_name(name, topic.id));
@@ -464,6 +472,19 @@ impl LogCore {
             }
         }
         Ok(())
+    }
+
+    fn end_topic(&self, topic: &TopicCore) {
+        // Before its partitions end: groups let go of them, and only who asked for them by name is told.
+        self.topics_changed();
+        let gone =
+            Error::new(ErrorKind::UnknownTopicOrPartition, "the topic was deleted").with_topic(&*topic.name);
+        for partition in topic.partitions().iter() {
+            if partition.end(&gone, Deadline::after(Duration::MAX)) {
+                // Handles may live on, and what they hold would be missing from the budget.
+                partition.discard();
+            }
+        }
     }
 
     /// Whether the handle's topic is still the one of that name.

@@ -195,3 +195,84 @@ fn l_a_flush_that_failed_before_the_kill_is_not_forgotten() {
     assert!(!log.report.page_cache_survived && !log.report.has_losses(), "{:?}", log.report);
     assert_eq!(t(&log).end_offset(), 2);
 }
+
+/// Three segments that were written and never flushed, and a kill.
+fn three_segments(dir: &Path, plan: &Arc<FaultPlan>) -> Vec<PathBuf> {
+    let log = open(dir, plan).unwrap();
+    let config = TopicConfig::new().segment_bytes(4 * LEN as u64).block_linger(Duration::ZERO);
+    let core = log.create_topic("t", &config, true).unwrap();
+    let partition = Topic { core, log: Arc::clone(&log) }.partition(0).unwrap();
+    for offset in 0..9 {
+        partition.append(Record::new(&value(offset))).unwrap();
+        partition.wait_written(offset + 1, SOON).unwrap();
+    }
+    log.crash();
+    let topics = std::fs::read_dir(dir.join("topics")).unwrap();
+    let topic = topics.map(|e| e.unwrap().path()).find(|p| !p.to_string_lossy().contains("__")).unwrap();
+    let mut segments: Vec<_> =
+        std::fs::read_dir(topic.join("0")).unwrap().map(|e| e.unwrap().path()).collect();
+    segments.sort();
+    assert_eq!(segments.len(), 3);
+    segments
+}
+
+/// Where each segment begins.
+const BASES: [u64; 3] = [0, 3, 6];
+
+/// What the power left of segments that were never flushed, after `harm`: where the log ends, and how many files were set
+/// aside.
+fn after_a_power_cut(harm: impl FnOnce(&[PathBuf])) -> (u64, usize, Arc<LogCore>, tempfile::TempDir) {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let segments = three_segments(dir.path(), &plan);
+    harm(&segments);
+    // The hot tail went as well.
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("staging-") {
+            zero(&entry.path(), 4_096, entry.metadata().unwrap().len() as usize - 4_096);
+        }
+    }
+    plan.move_to(Machine { boot: Some([2; 16]), ..Machine::default() });
+    let log = open(dir.path(), &plan).unwrap();
+    let aside = log.report.items.iter().filter(|item| item.kept_in.is_some()).count();
+    let end = t(&log).end_offset();
+    let mut reader = t(&log).reader(0).unwrap();
+    for offset in 0..end {
+        assert_eq!(reader.try_next().unwrap().unwrap().value(), Some(&value(offset)[..]));
+    }
+    (end, aside, log, dir)
+}
+
+/// The power went before the first flush and took the first page of a new segment: the log did not open any more.
+#[test]
+fn m_a_segment_without_a_beginning_ends_the_log() {
+    let (end, aside, log, _dir) = after_a_power_cut(|segments| zero(&segments[1], 0, 4_096));
+    assert_eq!((end, aside), (BASES[1], 2), "{:?}", log.report);
+}
+
+/// Only the header was lost, which says nothing that the blocks do not: no record goes with it.
+#[test]
+fn m_a_lost_header_costs_no_record() {
+    let (end, aside, log, _dir) = after_a_power_cut(|segments| zero(&segments[1], 0, 64));
+    assert_eq!((end, aside), (9, 0), "{:?}", log.report);
+    assert!(log.report.has_losses(), "it is told");
+}
+
+/// Its last pages were lost whole, as if they were space reserved: the log went on behind the gap with the next segment.
+#[test]
+fn m_a_segment_that_lost_its_end_ends_the_log() {
+    let (end, aside, log, _dir) = after_a_power_cut(|segments| {
+        let (last, len) =
+            (*blocks(&segments[0]).last().unwrap(), std::fs::metadata(&segments[0]).unwrap().len());
+        zero(&segments[0], last, (len - last) as usize);
+    });
+    assert_eq!(end, BASES[1] - 1, "{:?}", log.report);
+    assert!(aside >= 2, "{:?}", log.report);
+}
+
+/// The name of the first segment was lost, those of the others were not: the partition began in the middle.
+#[test]
+fn m_a_partition_does_not_begin_in_the_middle() {
+    let (end, aside, log, _dir) = after_a_power_cut(|segments| std::fs::remove_file(&segments[0]).unwrap());
+    assert_eq!((end, t(&log).start_offset(), aside), (0, 0, 2), "{:?}", log.report);
+}

@@ -23,6 +23,7 @@ pub(crate) mod drain;
 pub(crate) mod event;
 pub(crate) mod head;
 pub(crate) mod lease;
+mod power_cut;
 pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;

@@ -8,7 +8,7 @@
 //! | B | all end whole | the log ends with the last of them |
 //! | C | one has a torn place (at or above what was flushed) | the log ends before it; what follows in that file, and all later files, are set aside |
 //! | D | the last append of the last kept one is unfinished | the log ends before that append |
-//! | M | one has no whole header, or ends before the next begins, or the first is missing, and none from there on was flushed | as C: the power went before the first flush |
+//! | M | one has neither a whole header nor a whole first block, or ends before the next begins, or the first is missing, and none from there on was flushed | as C: the power went before the first flush |
 //! | E | damage below what was flushed, or records missing between two | it stays as it is and is reported; what follows is kept |
 //!
 //! How much of a segment that is not known to have been flushed is verified for that, besides its headers:
@@ -38,11 +38,12 @@ use crate::codec::Codecs;
 use crate::error::Result;
 use crate::partition::core::Opened;
 use crate::partition::drain::{Sink, SinkContext};
+use crate::partition::power_cut::{end_before_gaps, set_stillborn_aside};
 use crate::partition::settings::Settings;
 use crate::segment::chain::Chain;
 use crate::segment::format::parse_file_name;
 use crate::segment::reader::Segment;
-use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_stillborn, is_unborn, scan};
+use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
 use crate::storage::slot;
@@ -272,8 +273,10 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
     for (_, _, name) in names.drain(..gone) {
         r.directory.remove_file(&r.folder.join(name))?;
     }
-    let stillborn = set_stillborn_aside(r, &names, done)?;
-    names.truncate(stillborn);
+    let after_power_cut = !r.clean && r.survived_on.is_none();
+    if after_power_cut {
+        set_stillborn_aside(r, &mut names, done)?;
+    }
     let mut scans = Vec::with_capacity(names.len());
     // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen
     // the older ones were flushed whole and their trailers can be believed.
@@ -295,66 +298,10 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
         scans.push(scan);
     }
     scans.reverse();
-    if !r.clean && r.survived_on.is_none() {
+    if after_power_cut {
         end_before_gaps(&mut scans);
     }
     Ok(scans)
-}
-
-/// Calls a segment torn that ends before the next one begins, where neither is known to have been flushed: the power cut
-/// took its end, whole pages of it, so that nothing else tells. The log ends there, as it does before any torn place.
-fn end_before_gaps(scans: &mut [SegmentScan]) {
-    let flushed = scans.iter().rposition(|scan| scan.durable_mark > 0).unwrap_or(0);
-    for i in flushed..scans.len().saturating_sub(1) {
-        let goes_on = scans[i + 1].meta.base_offset;
-        let scan = &mut scans[i];
-        if scan.end.next_offset < goes_on && scan.end.position >= scan.floor && scan.torn.is_none() {
-            let (from, to) = (scan.end.position, scan.file_len.max(scan.end.position));
-            scan.torn = Some(Damage { from, to, below_floor: false, header: None, next: None });
-        }
-    }
-}
-
-/// Sets segments aside that a power cut left without a header, since they were never flushed, and those that follow them;
-/// says how many are left.
-fn set_stillborn_aside(
-    r: &Recovering<'_>,
-    names: &[(u64, u32, String)],
-    done: &mut Recovered,
-) -> Result<usize> {
-    let all = names.len();
-    if r.clean || r.survived_on.is_some() {
-        return Ok(all);
-    }
-    // A log begins where the catalog says, unless the power took the name of its first file.
-    let mut first = if names.first().is_some_and(|(base, _, _)| *base > r.start) { 0 } else { all };
-    for (i, (_, _, name)) in names.iter().enumerate() {
-        if is_stillborn(r.directory, r.folder, name)? {
-            first = first.min(i);
-            break;
-        }
-    }
-    let options = SegmentScanOptions { floor: 0, verify_last: u64::MAX, believe_marks: true };
-    for (_, _, name) in names.iter().skip(first) {
-        // A flush covers all that was written before: then it is damage, and for whoever scans it to tell.
-        let is_segment = !is_stillborn(r.directory, r.folder, name)?;
-        if is_segment
-            && scan(r.directory, r.folder, name, (r.topic_id, r.partition), options)?.durable_mark > 0
-        {
-            return Ok(all);
-        }
-    }
-    for (_, _, name) in names.iter().skip(first) {
-        let to = free_name(r.directory, r.quarantine, format!("{:016x}-{}-{name}", r.topic_id, r.partition));
-        r.directory.create_dir_all(r.quarantine)?;
-        r.directory.rename(&r.folder.join(name), &to)?;
-        done.items.push(Note {
-            action: RecoveryAction::TornTail,
-            kept_in: Some(r.directory.root().join(to)),
-            ..lost(r, name, "this segment, or one before it, was never flushed")
-        });
-    }
-    Ok(first)
 }
 
 /// Whether all that was written to a segment is there, but for the end of a write that was cut off: if the flush goes
@@ -476,7 +423,7 @@ fn missing(r: &Recovering<'_>, scans: &[SegmentScan]) -> Vec<Note> {
     notes
 }
 
-fn lost(r: &Recovering<'_>, file_name: &str, reason: &str) -> Note {
+pub(crate) fn lost(r: &Recovering<'_>, file_name: &str, reason: &str) -> Note {
     Note {
         action: RecoveryAction::Damaged,
         offsets: None,

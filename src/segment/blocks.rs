@@ -52,12 +52,16 @@ impl Blocks<'_> {
         self.find_header(from, |bytes, position| self.parse(bytes, position, low).ok())
     }
 
-    /// The same where the segment's salt is not known.
-    pub(crate) fn resync_any(&self, from: u64) -> Result<Option<BlockHeader>> {
+    /// The next that is `wanted`, where the segment's salt is not known.
+    pub(crate) fn resync_any(
+        &self,
+        from: u64,
+        wanted: impl Fn(&BlockHeader) -> bool,
+    ) -> Result<Option<BlockHeader>> {
         self.find_header(from, |bytes, position| {
             let header = BlockHeader::parse_anywhere(bytes).ok()?;
             let meta = SegmentMeta { salt: header.salt, ..*self.meta };
-            Blocks { meta: &meta, ..*self }.parse(bytes, position, meta.base_offset).ok()
+            Blocks { meta: &meta, ..*self }.parse(bytes, position, meta.base_offset).ok().filter(&wanted)
         })
     }
 

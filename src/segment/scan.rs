@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::block::{self, BlockHeader};
+use crate::block::BlockHeader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::blocks::{Blocks, Step, Walk};
 use crate::segment::format::{Boundary, FormatError, HEADER, SegmentMeta, TRAILER, Trailer, parse_file_name};
@@ -168,36 +168,34 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
     Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
 }
 
-/// Whether the header of a segment file does not prove itself, and no block tells that the file was ever flushed: what a
-/// power cut before the first flush leaves, which may be any of its pages, or parts of them.
-pub(crate) fn is_stillborn(directory: &Directory, folder: &Path, file_name: &str) -> Result<bool> {
+/// Whether neither the header of a segment file nor a block behind it proves itself, and no other block tells that the file
+/// was ever flushed: what a power cut before the first flush leaves, which may be any of its pages, or parts of them.
+///
+/// Where the header alone is gone, [`read_meta`] knows it from the blocks, and no record was lost with it. One that was flushed
+/// is for `read_meta` as well, whatever is left: it is damage then.
+pub(crate) fn is_stillborn(
+    directory: &Directory,
+    folder: &Path,
+    file_name: &str,
+    owner: Owner,
+) -> Result<bool> {
     let file = directory.open(&folder.join(file_name), false)?;
     let mut head = [0; HEADER];
-    if file.read_at_most(&mut head, 0)? == HEADER
-        && !matches!(SegmentMeta::decode(&head), Err(FormatError::Foreign | FormatError::Checksum))
+    let got = file.read_at_most(&mut head, 0)?;
+    let proves_nothing = |e: FormatError| matches!(e, FormatError::Foreign | FormatError::Checksum);
+    if got == HEADER && !SegmentMeta::decode(&head).err().is_some_and(proves_nothing) {
+        return Ok(false);
+    }
+    let Some(meta) = meta_of_name(file_name, owner) else { return Ok(false) };
+    let blocks = Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? };
+    if let Some(first) = blocks.resync_any(HEADER as u64, |_| true)?
+        && first.position == HEADER as u64
+        && first.end_position() <= blocks.limit
+        && payload_is_good(&file, &first, &mut Vec::new())?
     {
         return Ok(false);
     }
-    let mut window = vec![0; 64 * 1024];
-    let mut at = 0;
-    while let Some(data) = file.next_data(at)? {
-        at = at.max(data & !7);
-        let got = file.read_at_most(&mut window, at)?;
-        if got < block::HEADER {
-            break;
-        }
-        for step in (0..=got - block::HEADER).step_by(8) {
-            if block::begins_with_magic(&window[step..]) {
-                let mut bytes = [0; block::HEADER];
-                bytes.copy_from_slice(&window[step..step + block::HEADER]);
-                if BlockHeader::parse_anywhere(&bytes).is_ok_and(|header| header.durable_mark > 0) {
-                    return Ok(false);
-                }
-            }
-        }
-        at += ((got - block::HEADER) / 8 + 1) as u64 * 8;
-    }
-    Ok(true)
+    Ok(blocks.resync_any(HEADER as u64, |h| h.durable_mark > 0)?.is_none())
 }
 
 /// What a segment is: by its header, or where that is damaged by its name and its blocks, each of which tells topic,
@@ -242,13 +240,17 @@ pub(crate) fn read_meta(file: &File, file_name: &str, owner: Owner) -> Result<(S
 /// What the name and the first block that proves itself say that the header said. When the file was begun is not known
 /// any more; its first record was not appended before.
 fn meta_of_blocks(file: &File, file_name: &str, owner: Owner) -> Result<Option<SegmentMeta>> {
-    let Some((base_offset, generation)) = parse_file_name(file_name) else { return Ok(None) };
-    let (topic_id, partition) = owner;
-    let created = crate::clock::Timestamp::MIN;
-    let meta = SegmentMeta { topic_id, partition, base_offset, generation, salt: 0, created };
+    let Some(meta) = meta_of_name(file_name, owner) else { return Ok(None) };
     let blocks = Blocks { file, meta: &meta, limit: file.len()?, data_end: file.data_end()? };
-    let first = blocks.resync_any(HEADER as u64)?;
+    let first = blocks.resync_any(HEADER as u64, |_| true)?;
     Ok(first.map(|h| SegmentMeta { salt: h.salt, created: h.base_timestamp, ..meta }))
+}
+
+/// As much of it as the name and the folder say.
+fn meta_of_name(file_name: &str, (topic_id, partition): Owner) -> Option<SegmentMeta> {
+    let (base_offset, generation) = parse_file_name(file_name)?;
+    let created = crate::clock::Timestamp::MIN;
+    Some(SegmentMeta { topic_id, partition, base_offset, generation, salt: 0, created })
 }
 
 /// Reads the trailer of a sealed segment; `None` where there is none that fits.

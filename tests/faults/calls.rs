@@ -364,3 +364,32 @@ fn a_topic_whose_creation_failed_takes_no_records() {
     expected.check(&after.topic(TOPIC).unwrap().partition(0).unwrap(), 3, &mut tally, "power cut");
     assert_eq!((tally.lost, tally.wrong), (0, 0), "{tally:?}");
 }
+
+/// The disk was full when a topic was deleted, which failed; then there was room. The topic took records and acknowledged them,
+/// and the next open deleted it with all of them: that it goes had been written down, only not flushed.
+#[test]
+fn a_topic_whose_deletion_failed_takes_no_records() {
+    let (disk, plan) = (SimulatedDisk::new(), FaultPlan::new());
+    let log = open(&disk, &plan).unwrap();
+    let partition = log.create_topic(TOPIC, config(1)).unwrap().partition(0).unwrap();
+    let mut expected = Expected::default();
+    expected.append(&partition, 3).unwrap();
+    expected.flush(&partition).unwrap();
+    plan.inject(Fault::nth(1).errno(Fault::ENOSPC).under("/topics/").forever());
+    assert_eq!(log.delete_topic(TOPIC).unwrap_err().kind(), ErrorKind::NoSpace);
+    let refused = expected.append(&partition, 1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnknownTopicOrPartition);
+    // The power may bring it back, with all that was flushed.
+    let left = disk.freeze().unwrap().power_cut(|_| false);
+    let after = open(&left, &FaultPlan::new()).unwrap();
+    let mut tally = Tally::default();
+    expected.check(&after.topic(TOPIC).unwrap().partition(0).unwrap(), 3, &mut tally, "power cut");
+    assert_eq!((tally.lost, tally.wrong), (0, 0), "{tally:?}");
+    // Deleted again when there is room, it is gone for good, and so are its files.
+    plan.clear();
+    until_room(|| log.delete_topic(TOPIC));
+    assert_eq!(log.delete_topic(TOPIC).unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
+    let left = disk.freeze().unwrap().power_cut(|_| false);
+    let after = open(&left, &FaultPlan::new()).unwrap();
+    assert!(!has(&after, TOPIC) && !after.recovery_report().has_losses(), "{:?}", after.recovery_report());
+}
