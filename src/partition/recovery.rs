@@ -604,17 +604,18 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let mut ahead = None;
+    let (mut ahead, mut spare) = (None, Vec::new());
     for (i, chunk) in staged.iter().enumerate() {
         if next >= to {
             break;
         }
-        let proved = ahead.take().unwrap_or_else(|| chunk.prove())?;
+        let proved = ahead.take().unwrap_or_else(|| chunk.prove(std::mem::take(&mut spare)))?;
         thread::scope(|scope| -> Result<()> {
             let following = staged.get(i + 1).filter(|following| following.len >= WORTH_A_THREAD);
             let helper = following.and_then(|following| {
                 // Without a further thread it only takes longer.
-                helper().spawn_scoped(scope, || following.prove()).ok()
+                let memory = std::mem::take(&mut spare);
+                helper().spawn_scoped(scope, || following.prove(memory)).ok()
             });
             for run in proved.runs() {
                 let (mut first, mut end) = (None, 0);
@@ -636,6 +637,7 @@ fn replay(
             ahead = helper.and_then(|helper| helper.join().ok());
             Ok(())
         })?;
+        spare = proved.into_memory();
     }
     sink.write(ctx)?;
     Ok(largest)

@@ -126,21 +126,19 @@ impl StagedChunk {
         Looked { frames, unproved: unproved.map(|_| bytes) }
     }
 
-    /// Reads the slot and verifies its frames.
-    pub(crate) fn prove(&self) -> Result<Proved> {
-        let (mut bytes, mut more) = (Vec::new(), Vec::new());
+    /// Reads the slot into `bytes`, which may be used again, and verifies its frames.
+    pub(crate) fn prove(&self, mut bytes: Vec<u8>) -> Result<Proved> {
+        let mut more = Vec::new();
         let read = self.read(&mut bytes)?;
         let last = self.frames(read).last();
         let (end, next) =
             last.map_or((HEADER, self.base_offset), |(at, frame)| (at + frame.len(), frame.offset() + 1));
         let behind = self.behind_damage(read, end, next, &mut more)?;
         let behind = behind.and_then(|(at, frames)| Some(at..frames.last().map(|(at, f)| at + f.len())?));
-        let Some(behind) = behind else {
-            bytes.truncate(end);
-            return Ok(Proved { bytes, runs: [HEADER..end, end..end] });
-        };
-        more.truncate(behind.end);
-        Ok(Proved { bytes: more, runs: [HEADER..end, behind] })
+        match behind {
+            None => Ok(Proved { bytes, runs: [HEADER..end, end..end] }),
+            Some(behind) => Ok(Proved { bytes: more, runs: [HEADER..end, behind] }),
+        }
     }
 
     /// The frames behind one, at the place `at` of `bytes`, that does not prove itself, and where they begin; `None` where
@@ -196,16 +194,21 @@ fn goes_on(bytes: &[u8]) -> bool {
     true
 }
 
-/// The bytes of a slot up to the end of the frames that proved themselves.
+/// The bytes of a slot, and which frames in them proved themselves.
 pub(crate) struct Proved {
     bytes: Vec<u8>,
     runs: [Range<usize>; 2],
 }
 
 impl Proved {
-    /// The slot's bytes that far, its header too.
+    /// The slot's bytes, its header too.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The memory, for the next slot.
+    pub(crate) fn into_memory(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Where frames follow on each other: from the beginning on, and behind what is damaged.
@@ -409,7 +412,7 @@ mod tests {
     fn values(chunk: &StagedChunk) -> Vec<(u64, Vec<u8>)> {
         let mut memory = Vec::new();
         let bytes = chunk.read(&mut memory).unwrap();
-        let proved = chunk.prove().unwrap();
+        let proved = chunk.prove(Vec::new()).unwrap();
         let places = proved.frames(&proved.runs()[0]).map(|(at, frame)| (at, frame.offset()));
         assert!(places.eq(chunk.frames(bytes).map(|(at, frame)| (at, frame.offset()))));
         chunk.frames(bytes).map(|(_, f)| (f.offset(), f.value().unwrap_or_default().to_vec())).collect()
