@@ -389,7 +389,8 @@ fn a_topic_whose_deletion_failed_takes_no_records() {
     plan.clear();
     until_room(|| log.delete_topic(TOPIC));
     assert_eq!(log.delete_topic(TOPIC).unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
-    let left = disk.freeze().unwrap().power_cut(|_| false);
-    let after = open(&left, &FaultPlan::new()).unwrap();
+    let moment = disk.freeze().unwrap();
+    assert!(!has(&open(&moment.power_cut(|_| false), &FaultPlan::new()).unwrap(), TOPIC));
+    let after = open(&moment.process_death(), &FaultPlan::new()).unwrap();
     assert!(!has(&after, TOPIC) && !after.recovery_report().has_losses(), "{:?}", after.recovery_report());
 }
