@@ -1,6 +1,6 @@
 //! The plan of a recovery, from facts alone.
 
-use super::*;
+use crate::partition::recovery::*;
 
 fn whole(base_offset: u64, end: u64) -> SegmentFacts {
     SegmentFacts { base_offset, end, complete: end, torn: false }
