@@ -1,6 +1,7 @@
 //! The committed offsets of a log, and the seats of its static members: records of `__consumer_offsets` and the tables
 //! that they make, kept in step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,15 @@ impl Committed {
         partition: u32,
     ) -> Result<Option<CommittedOffset>> {
         self.with(log, |tables, _| Ok(tables.offsets.get(group, topic_id, partition).cloned()))
+    }
+
+    /// The names of all groups of which anything is written down.
+    pub(crate) fn names(&self, log: &LogCore) -> Result<BTreeSet<String>> {
+        self.with(log, |tables, _| {
+            let mut names = tables.offsets.names();
+            names.extend(tables.seats.names().cloned());
+            Ok(names)
+        })
     }
 
     /// All that the group committed.

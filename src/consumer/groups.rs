@@ -1,6 +1,6 @@
 //! The groups of a log, and what the log keeps for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -54,6 +54,16 @@ impl Groups {
         let group = Arc::new(Group::new(name, &self.engine));
         groups.insert(name.to_owned(), Arc::clone(&group));
         group
+    }
+
+    /// The names of all groups that anybody has asked for, or of which anything is written down, in order.
+    ///
+    /// # Errors
+    /// What reading the records gives.
+    pub(crate) fn names(&self, log: &LogCore) -> Result<BTreeSet<String>> {
+        let mut names = self.committed.names(log)?;
+        names.extend(self.groups.lock().keys().cloned());
+        Ok(names)
     }
 
     /// The group of that name, if anybody has asked for it.

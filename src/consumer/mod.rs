@@ -57,6 +57,7 @@ pub use crate::partition::records::{Headers, RecordsIter};
 
 use crate::consumer::admin::ConsumerGroup;
 use crate::consumer::builder::ConsumerBuilder;
+use crate::consumer::groups::Groups;
 use crate::consumer::offsets::check_group_name;
 use crate::error::Result;
 use crate::log::Log;
@@ -75,5 +76,34 @@ impl Log {
         self.core.check_open()?;
         check_group_name(name)?;
         Ok(ConsumerGroup::new(Arc::clone(&self.core), name))
+    }
+
+    /// All groups that have members or committed something, by name: all that are not
+    /// [`Dead`](GroupState::Dead). Share groups are none of them. (Kafka: `listConsumerGroups`.)
+    ///
+    /// # Errors
+    /// `Closed`; what reading the committed offsets gives.
+    ///
+    /// ```
+    /// use tapelog::{Log, TopicConfig};
+    ///
+    /// let log = Log::in_memory()?;
+    /// log.create_topic("ticks", TopicConfig::new())?;
+    /// let reader = log.consumer_group("risk")?.subscribe(["ticks"])?;
+    /// let names: Vec<_> = log.consumer_groups()?.iter().map(|group| group.name().to_owned()).collect();
+    /// assert_eq!(names, ["risk"]);
+    /// # drop(reader);
+    /// # Ok::<(), tapelog::Error>(())
+    /// ```
+    pub fn consumer_groups(&self) -> Result<Vec<ConsumerGroup>> {
+        self.core.check_open()?;
+        let mut found = Vec::new();
+        for name in Groups::of(&self.core).names(&self.core)? {
+            let group = ConsumerGroup::new(Arc::clone(&self.core), &name);
+            if group.describe()?.state != GroupState::Dead {
+                found.push(group);
+            }
+        }
+        Ok(found)
     }
 }

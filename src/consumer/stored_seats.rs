@@ -195,6 +195,11 @@ impl SeatTable {
         Ok(())
     }
 
+    /// The names of all groups that have seats.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
     /// The seats of the group; `None` where there are none.
     pub(crate) fn group(&self, group: &str) -> Option<&GroupSeats> {
         self.0.get(group)

@@ -501,6 +501,33 @@ fn g_25_a_group_with_members_is_not_deleted() {
     assert_eq!((state(&group).0, kind(group.delete())), (Dead, ErrorKind::GroupIdNotFound));
 }
 
+#[test]
+fn g_25_groups_are_listed_while_they_are_not_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = |log: &Log| -> Vec<String> {
+        log.consumer_groups().unwrap().iter().map(|group| group.name().to_owned()).collect()
+    };
+    let log = Log::open(dir.path()).unwrap();
+    log.create_topic("t", TopicConfig::new()).unwrap();
+    let [reads, commits, asked] = ["reads", "commits", "asked"].map(|name| log.consumer_group(name).unwrap());
+    assert!(names(&log).is_empty());
+    let member = reads.subscribe(["t"]).unwrap();
+    commits.consumer().build().unwrap().commit_offsets([(tp(0), 0)]).unwrap();
+    assert_eq!(names(&log), ["commits", "reads"]);
+    assert_eq!(asked.describe().unwrap().state, Dead);
+    drop(member);
+    assert_eq!(names(&log), ["commits", "reads"], "empty, and not gone");
+    reads.delete().unwrap();
+    assert_eq!(names(&log), ["commits"]);
+    log.close(Duration::from_secs(10)).unwrap();
+
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(names(&log), ["commits"], "what nobody has asked for since the open is there too");
+    log.consumer_group("commits").unwrap().delete().unwrap();
+    assert!(names(&log).is_empty());
+    log.close(Duration::from_secs(10)).unwrap();
+}
+
 /// A log whose committed offsets expire after ten seconds, at 20 s by its clock, with topics `t` and `u`.
 fn forgetful(dir: Option<&std::path::Path>, clock: &Arc<ManualClock>) -> Log {
     let builder = Log::builder().clock(Arc::clone(clock)).offsets_retention(ms(10_000));
