@@ -212,9 +212,3 @@ fn mutated_files() {
     let files = if cfg!(debug_assertions) { 4_000 } else { 100_000 };
     hostile("9 mutated files", effort(files, 1_000_000));
 }
-
-#[test]
-#[ignore = "takes a quarter of an hour"]
-fn a_million_mutated_files() {
-    hostile("9 a million mutated files", 1_000_000);
-}
