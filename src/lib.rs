@@ -110,6 +110,7 @@ pub mod partitioner {
 pub mod admin {
     //! What an open found, and did about it; what files hold, what is damaged in them, and what became of it; what a
     //! log says unasked.
+    pub use crate::log::corruption::OnCorruption;
     pub use crate::log::repair::RepairReport;
     pub use crate::log::report::{RecoveryItem, RecoveryReport};
     pub use crate::log::verify::{FileKind, FileReport, VerifyReport};

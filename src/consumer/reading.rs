@@ -9,6 +9,7 @@ use crate::consumer::backlog::Backlog;
 use crate::consumer::committed::{Entry, at};
 use crate::consumer::group::{Group, Place};
 use crate::consumer::groups::Groups;
+use crate::consumer::offsets::CommittedOffset;
 use crate::consumer::options::{OffsetReset, Options};
 use crate::consumer::progress::{Progress, Shown};
 use crate::consumer::seat::{Fate, Seat};
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
 use crate::partition::core::PartitionCore;
 use crate::partition::cursor::Cursor;
+use crate::partition::event::Event;
 use crate::partition::records::{ConsumerRecord, Records};
 use crate::partition::watermarks::Signal;
 use crate::topic_partition::TopicPartition;
@@ -139,6 +141,16 @@ impl Part {
 
     fn holds(&self, offset: u64) -> bool {
         (self.core.start_offset()..=self.core.high_watermark()).contains(&offset)
+    }
+
+    /// Whether records were lost that the commit covers, as a power cut takes them. Others may have their offsets now, which
+    /// nobody has read.
+    fn lost(&self, committed: &CommittedOffset, epoch: u32) -> Result<bool> {
+        if committed.epoch >= epoch || committed.offset < self.core.start_offset() {
+            return Ok(false);
+        }
+        let beyond = committed.offset > self.core.high_watermark();
+        Ok(beyond || self.core.was_cut_off(committed.offset, committed.epoch, epoch)?)
     }
 
     fn out_of_range(&self, offset: u64) -> Error {
@@ -377,6 +389,14 @@ impl Reading {
             None => None,
         };
         match committed {
+            Some(committed) if part.lost(&committed, self.log.epoch)? => {
+                if let Some(group) = &self.group {
+                    let (group, partition) = (group.name.to_string(), part.tp().clone());
+                    let event = Event::CommitTruncated { group, partition, offset: committed.offset };
+                    self.log.engine.tell(event);
+                }
+                part.reset(&self.options, |part| part.out_of_range(committed.offset))
+            }
             Some(committed) if part.holds(committed.offset) => {
                 part.committed = Some(committed.offset);
                 part.seek(committed.offset);

@@ -18,7 +18,7 @@ use crate::log::catalog::{
 };
 use crate::log::keeper::Keeper;
 use crate::log::report::RecoveryReport;
-use crate::log::root::RootFile;
+use crate::log::root::{RootFile, ends};
 use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::records::Identity;
 use crate::partition::settle::flush_all;
@@ -561,6 +561,10 @@ impl LogCore {
                 disk.write_root(|root| {
                     staging_id = root.staging_id;
                     root.clean = true;
+                    root.ends = Some(ends(partitions.iter().map(|p| {
+                        let identity = p.identity();
+                        (identity.topic_id, identity.tp.partition(), p.end_offset())
+                    })));
                 })?;
                 staging::remove(&**disk.directory.disk(), &disk.staging, staging_id)?;
                 disk.lock.lock().take();

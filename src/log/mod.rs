@@ -2,10 +2,11 @@
 //!
 //! `opening` brings it to life, `root` and `catalog` are its memory of itself, `core` is what all handles share,
 //! `topic` a topic as users hold it, `report` what an open found; `verify` looks at every byte of the files, and
-//! `repair` sets aside what is damaged.
+//! `repair` sets aside what is damaged, and `corruption` has an open do so.
 
 pub(crate) mod catalog;
 pub(crate) mod core;
+pub(crate) mod corruption;
 #[cfg(test)]
 mod faults;
 pub(crate) mod keeper;

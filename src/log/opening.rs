@@ -12,7 +12,7 @@
 //!    leader epoch;
 //! 7. the old staging goes, and strays of opens that died between 5 and 6.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,13 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::codec::{Codec, Codecs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::catalog::{Catalog, TOPICS, TopicConfig, TopicRecord, folder_id};
+use crate::log::catalog::{Catalog, Change, TOPICS, TopicConfig, TopicRecord, folder_id};
 use crate::log::core::{
     LogCore, OnDisk, ROOT, ROOT_TWIN, TOPICS_FOLDER, TopicCore, built_in, partition_folder,
 };
+use crate::log::corruption::{OnCorruption, hear};
 use crate::log::report::{RecoveryItem, RecoveryReport};
-use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose};
+use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose, ends};
 use crate::partition::core::{Opened, PartitionCore};
 use crate::partition::cursor::Cursor;
 use crate::partition::cursor::Store;
@@ -67,13 +68,17 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 ///     .in_memory()?;
 /// # Ok::<(), tapelog::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct LogBuilder {
     memory_budget: usize,
     memory_limit: usize,
     max_block: Duration,
     staging: Option<PathBuf>,
     offsets_retention: Option<Duration>,
-    hook: Option<Hook>,
+    pub(super) hook: Option<Hook>,
+    pub(super) on_corruption: OnCorruption,
+    /// What an open just before this one, of the same call, found and did.
+    pub(super) earlier: Option<RecoveryReport>,
     clock: Arc<dyn Clock>,
     codecs: Codecs,
     /// The first setting that cannot be, told when the log is opened.
@@ -92,6 +97,8 @@ impl Default for LogBuilder {
             staging: None,
             offsets_retention: None,
             hook: None,
+            on_corruption: OnCorruption::default(),
+            earlier: None,
             clock: Arc::new(SystemClock),
             codecs: Codecs::default(),
             wrong: None,
@@ -174,6 +181,14 @@ impl LogBuilder {
         self
     }
 
+    /// What becomes of damage that an open finds below what was flushed: by default it stays where it is, and reads of it
+    /// give an error.
+    #[must_use]
+    pub fn on_corruption(mut self, what: OnCorruption) -> Self {
+        self.on_corruption = what;
+        self
+    }
+
     /// Where time comes from, in place of the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<impl Clock>) -> Self {
@@ -250,8 +265,8 @@ impl LogBuilder {
         Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, None))
     }
 
-    /// The log in `dir`, made there where `may_create` says so.
-    pub(crate) fn begin_in(self, dir: &Path, may_create: bool) -> Result<Arc<LogCore>> {
+    /// The log in `dir`, made there where `may_create` says so, with its damage in place.
+    pub(crate) fn begin_as_it_is(self, dir: &Path, may_create: bool) -> Result<Arc<LogCore>> {
         self.check()?;
         let disk = self.its_disk();
         let directory = if may_create {
@@ -279,7 +294,10 @@ impl LogBuilder {
         };
         let clean = before.clean;
         let epoch = if clean { before.leader_epoch } else { before.leader_epoch.saturating_add(1) };
-        let mut report = RecoveryReport { clean, leader_epoch: epoch, ..RecoveryReport::default() };
+        let mut report = self.earlier.map_or_else(
+            || RecoveryReport { clean, leader_epoch: epoch, ..RecoveryReport::default() },
+            |earlier| RecoveryReport { leader_epoch: epoch, ..earlier },
+        );
 
         let old_staging = staging_folder(&directory, &before);
         let mut staged = Staged::default();
@@ -313,12 +331,12 @@ impl LogBuilder {
             report: &mut report,
         };
         let mut found: Vec<(Arc<str>, u64, TopicConfig, Vec<Opened>)> = Vec::new();
-        let mut catalog = Catalog::default();
+        let (mut catalog, mut deleted) = (Catalog::default(), HashSet::new());
         for (name, id) in built_in() {
             let opened = opening.partition(&name.into(), 0, &TopicRecord::new(id, TopicConfig::new()))?;
             found.push((name.into(), id, TopicConfig::new(), vec![opened]));
             if name == TOPICS {
-                catalog = read_catalog(&found[0].3[0], &self.codecs)?;
+                (catalog, deleted) = read_catalog(&found[0].3[0], &self.codecs)?;
             }
         }
         for (name, record) in catalog.iter() {
@@ -329,12 +347,19 @@ impl LogBuilder {
                 .collect::<Result<Vec<_>>>()?;
             found.push((name, record.id, config.clone(), partitions));
         }
-        opening.set_strangers_aside(&catalog)?;
+        let leaving = opening.set_strangers_aside(&catalog, &deleted)?;
         let unflushed = found.iter_mut().flat_map(|(.., opened)| opened);
         let unflushed: Vec<_> = unflushed.flat_map(|o| std::mem::take(&mut o.unflushed)).collect();
         let flush = Stopwatch::start();
         Segment::flush_found(&unflushed)?;
-        report.flush_time = flush.elapsed();
+        report.flush_time += flush.elapsed();
+        // Only now: a loss of power must not bring a topic back whose files are gone.
+        leaving.iter().try_for_each(|folder| directory.remove_dir_all(folder))?;
+        if let Some(then) = before.ends.filter(|_| clean && !report.has_losses())
+            && then != ends(found.iter().flat_map(|(_, id, _, opened)| ends_of(*id, opened)))
+        {
+            report.items.push(other_ends(&directory));
+        }
         let mut epoch = epoch;
         if clean && report.has_losses() {
             // Offsets of records that are gone may be given again: never in the same epoch.
@@ -368,6 +393,7 @@ impl LogBuilder {
             root.incarnation = incarnation;
             root.leader_epoch = epoch;
             root.clean = false;
+            root.ends = None;
         });
         if let Err(e) = written {
             // One copy of the root may have been replaced before the other failed.
@@ -382,13 +408,7 @@ impl LogBuilder {
         remove_stray_staging(&directory, staging_id)?;
 
         let engine = Engine::new(pool, self.codecs, self.clock, Some(Arc::clone(&directory)), self.max_block);
-        self.hook.into_iter().for_each(|hook| engine.on_event(hook));
-        for item in &report.items {
-            if let Some(kept_in) = item.kept_in.clone() {
-                let (partition, reason) = (item.partition.clone(), item.reason.clone());
-                engine.tell(Event::Quarantined { partition, kept_in, reason });
-            }
-        }
+        hear(&engine, self.hook, &report);
         let topics = found
             .into_iter()
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
@@ -487,6 +507,7 @@ fn new_root(directory: &Directory) -> Result<RootFile> {
         generation: 1,
         leader_epoch: 1,
         clean: true,
+        ends: None,
     };
     directory.replace(Path::new(ROOT), &root.encode())?;
     Ok(root)
@@ -518,9 +539,28 @@ fn remove_stray_staging(directory: &Directory, current: u64) -> Result<()> {
     Ok(())
 }
 
-/// Builds the catalog from the records of `__topics`.
-fn read_catalog(topics: &Opened, codecs: &Codecs) -> Result<Catalog> {
-    let mut catalog = Catalog::default();
+/// Topic, partition and end of each partition of a topic.
+fn ends_of(topic_id: u64, opened: &[Opened]) -> impl Iterator<Item = (u64, u32, u64)> {
+    (0u32..).zip(opened).map(move |(number, opened)| (topic_id, number, opened.end))
+}
+
+/// What is told where nothing is damaged and yet something is not what it was.
+fn other_ends(directory: &Directory) -> RecoveryItem {
+    RecoveryItem {
+        action: RecoveryAction::Damaged,
+        partition: None,
+        offsets: None,
+        file: Some(directory.root().join(TOPICS_FOLDER)),
+        bytes: None,
+        kept_in: None,
+        reason: "the log was closed with other end offsets than it has: a file is an older copy of itself"
+            .into(),
+    }
+}
+
+/// Builds the catalog from the records of `__topics`; the ids of topics that were deleted come with it.
+fn read_catalog(topics: &Opened, codecs: &Codecs) -> Result<(Catalog, HashSet<u64>)> {
+    let (mut catalog, mut deleted) = (Catalog::default(), HashSet::new());
     let mut cursor = Cursor::new(topics.start);
     let identity = Arc::new(Identity { topic_id: 1, tp: TopicPartition::new(TOPICS, 0) });
     let tail = Tail::new();
@@ -534,10 +574,13 @@ fn read_catalog(topics: &Opened, codecs: &Codecs) -> Result<Catalog> {
     };
     while let Some(run) = cursor.fetch(&store, usize::MAX, usize::MAX).map_err(|e| e.with_topic(TOPICS))? {
         for frame in run.frames() {
-            catalog.apply(frame.key().unwrap_or_default(), frame.value())?;
+            let change = catalog.apply(frame.key().unwrap_or_default(), frame.value())?;
+            if let Change::Deleted(gone) = change {
+                deleted.insert(gone.id);
+            }
         }
     }
-    Ok(catalog)
+    Ok((catalog, deleted))
 }
 
 /// Chunks of the hot tail that an unclean stop left, by topic id and partition, in order of their offsets.
@@ -605,23 +648,26 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// Moves folders of topics that the catalog does not know out of the way. Hot frames of such are those of a topic
-    /// that was deleted.
-    fn set_strangers_aside(&mut self, catalog: &Catalog) -> Result<()> {
+    /// Moves folders of topics that the catalog does not know out of the way, but for those of topics that were deleted by a
+    /// process that died before it had removed them: they are the answer. Hot frames of neither count.
+    fn set_strangers_aside(&mut self, catalog: &Catalog, deleted: &HashSet<u64>) -> Result<Vec<PathBuf>> {
+        let mut leaving = Vec::new();
         let topics = Path::new(TOPICS_FOLDER);
         if !self.directory.exists(topics)? {
-            return Ok(());
+            return Ok(leaving);
         }
         for entry in self.directory.list(topics)? {
-            let known = entry
-                .name
-                .to_str()
-                .and_then(folder_id)
-                .is_some_and(|id| catalog.by_id(id).is_some() || built_in().any(|(_, own)| own == id));
+            let id = entry.name.to_str().and_then(folder_id);
+            let known =
+                id.is_some_and(|id| catalog.by_id(id).is_some() || built_in().any(|(_, own)| own == id));
             if known || entry.kind != EntryKind::Directory {
                 continue;
             }
             let from = topics.join(&entry.name);
+            if id.is_some_and(|id| deleted.contains(&id)) {
+                leaving.push(from);
+                continue;
+            }
             let to = Path::new(QUARANTINE).join(&entry.name);
             self.directory.create_dir_all(Path::new(QUARANTINE))?;
             self.directory.rename(&from, &to)?;
@@ -635,6 +681,6 @@ impl Opening<'_> {
                 reason: "the catalog knows no topic of this id".into(),
             });
         }
-        Ok(())
+        Ok(leaving)
     }
 }

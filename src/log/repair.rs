@@ -63,7 +63,7 @@ impl LogBuilder {
         }
         drop(lock);
 
-        let log = self.begin_in(dir, false)?;
+        let log = self.begin_as_it_is(dir, false)?;
         let recovery = log.report.clone();
         LogCore::close(&log, Duration::MAX)?;
         drop(log);
@@ -112,7 +112,11 @@ fn item(file: &FileReport, damage: &FileDamage, kept_in: Option<PathBuf>) -> Rec
 }
 
 /// Moves a segment file that says nothing, or is another's, out of the way.
-fn set_file_aside(directory: &Directory, file: &FileReport, items: &mut Vec<RecoveryItem>) -> Result<()> {
+pub(super) fn set_file_aside(
+    directory: &Directory,
+    file: &FileReport,
+    items: &mut Vec<RecoveryItem>,
+) -> Result<()> {
     let FileKind::Segment { topic_id, partition } = file.kind else { return Ok(()) };
     let Some((rel, folder, name)) = parts(directory, &file.path) else { return Ok(()) };
     match SegmentFile::open(directory, folder, name, (topic_id, partition)) {
@@ -130,7 +134,7 @@ fn set_file_aside(directory: &Directory, file: &FileReport, items: &mut Vec<Reco
     Ok(())
 }
 
-fn repair_segment(
+pub(super) fn repair_segment(
     directory: &Directory,
     file: &FileReport,
     owner: (u64, u32),

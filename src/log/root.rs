@@ -13,10 +13,12 @@
 //!   40  incarnation       u64      rises with every open for writing
 //!   48  staging id        u64      file id of the staging files of this incarnation
 //!   56  leader epoch      u32      of all that this incarnation appends; rises after an unclean stop, or a loss
-//!   60  flags             u32      1 clean, 2 staging here, 4 staging path is there
+//!   60  flags             u32      1 clean, 2 staging here, 4 staging path is there, 8 ends are there
 //!   64  directory count   u32
 //!   68  path length       u32      0 without flag 4
 //!   72  directories, count x (id u64 │ flags u64: 1 in sync, 2 under repair)
+//!    .  ends              u32      with flag 8: CRC-32 of (topic id u64 │ partition u32 │ end offset u64) of each partition that
+//!                                 holds anything, in this order, when the log was closed
 //!    .  staging path, UTF-8
 //!  end-4  checksum        u32      CRC-32 of all bytes before it
 //! ```
@@ -49,8 +51,10 @@ mod flags {
     pub(super) const STAGING_HERE: u32 = 1 << 1;
     /// Staging lies where the user chose, and the path is there.
     pub(super) const STAGING_PATH: u32 = 1 << 2;
+    /// A checksum of where the partitions ended is there.
+    pub(super) const ENDS: u32 = 1 << 3;
     /// What this version understands.
-    pub(super) const KNOWN: u32 = CLEAN | STAGING_HERE | STAGING_PATH;
+    pub(super) const KNOWN: u32 = CLEAN | STAGING_HERE | STAGING_PATH | ENDS;
     /// A directory holds all that was acknowledged.
     pub(super) const IN_SYNC: u64 = 1;
     /// A directory is being filled again; nothing that it says of itself counts.
@@ -86,6 +90,21 @@ pub(crate) struct RootFile {
     pub(crate) generation: u64,
     pub(crate) leader_epoch: u32,
     pub(crate) clean: bool,
+    /// What [`ends`] said of all partitions when the log was closed.
+    pub(crate) ends: Option<u32>,
+}
+
+/// A checksum of where partitions end, each told as topic id, partition and end offset: a segment file that was exchanged for
+/// an older copy of itself proves itself, and ends earlier. Partitions that never held anything do not count.
+pub(crate) fn ends(partitions: impl IntoIterator<Item = (u64, u32, u64)>) -> u32 {
+    let all: BTreeSet<_> = partitions.into_iter().filter(|(.., end)| *end > 0).collect();
+    let mut crc = crc32fast::Hasher::new();
+    for (topic_id, partition, end) in all {
+        crc.update(&topic_id.to_le_bytes());
+        crc.update(&partition.to_le_bytes());
+        crc.update(&end.to_le_bytes());
+    }
+    crc.finalize()
 }
 
 /// Why bytes are not a root file.
@@ -138,12 +157,15 @@ impl RootFile {
     #[allow(clippy::cast_possible_truncation)] // a handful of directories and one path
     pub(crate) fn encode(&self) -> Vec<u8> {
         let path = self.staging_path.as_deref().unwrap_or_default();
-        let len = FIXED + self.directories.len() * DIRECTORY + path.len() + CHECKSUM;
+        let ends = self.ends.map(u32::to_le_bytes);
+        let ends = ends.as_ref().map_or(&[][..], |ends| ends);
+        let len = FIXED + self.directories.len() * DIRECTORY + ends.len() + path.len() + CHECKSUM;
         let mut bits = 0;
         for (set, bit) in [
             (self.clean, flags::CLEAN),
             (self.staging_here, flags::STAGING_HERE),
             (self.staging_path.is_some(), flags::STAGING_PATH),
+            (self.ends.is_some(), flags::ENDS),
         ] {
             bits |= if set { bit } else { 0 };
         }
@@ -164,6 +186,7 @@ impl RootFile {
             out.extend_from_slice(&directory.id.to_le_bytes());
             out.extend_from_slice(&bits.to_le_bytes());
         }
+        out.extend_from_slice(ends);
         out.extend_from_slice(path.as_bytes());
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         out
@@ -215,7 +238,11 @@ impl RootFile {
             return Err(RootError::Flags(u64::from(bits)));
         }
         // Before anything is allocated for them: the parts fill the file exactly.
-        if count.checked_mul(DIRECTORY).and_then(|n| n.checked_add(path_len)) != Some(rest.len()) {
+        let has_ends = bits & flags::ENDS != 0;
+        let parts = [path_len, if has_ends { 4 } else { 0 }];
+        let len =
+            parts.iter().try_fold(count.checked_mul(DIRECTORY), |len, part| Some(len?.checked_add(*part)));
+        if len.flatten() != Some(rest.len()) {
             return Err(RootError::Fields("its parts do not fill it"));
         }
         let mut directories = Vec::with_capacity(count);
@@ -227,6 +254,7 @@ impl RootFile {
             let (in_sync, under_repair) = (bits & flags::IN_SYNC != 0, bits & flags::UNDER_REPAIR != 0);
             directories.push(DirectoryState { id, in_sync, under_repair });
         }
+        let ends = if has_ends { Some(take_u32(&mut rest)?) } else { None };
         let path =
             std::str::from_utf8(rest).map_err(|_| RootError::Fields("the staging path is not UTF-8"))?;
         let has_path = bits & flags::STAGING_PATH != 0;
@@ -242,6 +270,7 @@ impl RootFile {
             generation,
             leader_epoch,
             clean: bits & flags::CLEAN != 0,
+            ends,
         };
         if has_path == path.is_empty() {
             return Err(RootError::Fields("the staging path and its flag disagree"));
@@ -306,6 +335,7 @@ mod tests {
             generation: 41,
             leader_epoch: 3,
             clean: false,
+            ends: Some(0x5EED_0E5D),
         }
     }
 
@@ -327,7 +357,9 @@ mod tests {
             [(true, None), (false, None), (false, Some("/dev/shm/ticks".to_owned()))]
         {
             for clean in [false, true] {
-                let root = RootFile { staging_here, staging_path: staging_path.clone(), clean, ..root() };
+                let ends = clean.then_some(7);
+                let root =
+                    RootFile { staging_here, staging_path: staging_path.clone(), clean, ends, ..root() };
                 assert_eq!(RootFile::decode(&root.encode()).unwrap(), root);
             }
         }
@@ -342,8 +374,9 @@ mod tests {
         assert_eq!(bytes[16..24], [8, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(bytes[32..40], 41u64.to_le_bytes());
         assert_eq!(bytes[72..80], 11u64.to_le_bytes());
-        assert_eq!(&bytes[104..118], b"/dev/shm/ticks");
-        assert_eq!(bytes.len(), 122);
+        assert_eq!(bytes[104..108], 0x5EED_0E5Du32.to_le_bytes());
+        assert_eq!(&bytes[108..122], b"/dev/shm/ticks");
+        assert_eq!(bytes.len(), 126);
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub(crate) struct PartitionCore {
     pub(super) limits: Limits,
     pub(super) internal: bool,
     pub(super) start: AtomicU64,
+    /// Where the partition ended when the log was opened: what was appended since is of the log's epoch.
+    opened_at: u64,
     /// Appenders write both with every append; readers poll the second. Neither shares a cache line with what
     /// both only read.
     pub(super) append: CachePadded<Mutex<AppendState>>,
@@ -205,6 +207,7 @@ impl PartitionCore {
                 spare: Vec::new(),
             })),
             start: AtomicU64::new(opened.start),
+            opened_at: opened.end,
             end: CachePadded::new(Ends { offset: AtomicU64::new(opened.end), bytes_in: AtomicU64::new(0) }),
             lease: CachePadded::default(),
             bytes_out: AtomicU64::new(0),
@@ -231,6 +234,16 @@ impl PartitionCore {
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// Whether what was committed in `epoch` up to the offset `to` was lost: the record before `to` was appended in a later
+    /// one, when a loss of power had taken the one that was committed, and its offset was given again.
+    pub(crate) fn was_cut_off(&self, to: u64, epoch: u32, now: u32) -> Result<bool> {
+        match to.checked_sub(1) {
+            Some(last) if last >= self.opened_at => Ok(epoch < now),
+            Some(last) => Ok(self.chain.epoch_of(last)?.is_some_and(|appended| epoch < appended)),
+            None => Ok(false),
+        }
     }
 
     pub(crate) fn settings(&self) -> Settings {

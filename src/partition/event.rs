@@ -73,6 +73,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A group had committed records of a partition that a loss of power took afterwards; others may have their offsets now.
+    /// Its members go on where their reset policy says, not behind records that nobody has read.
+    #[non_exhaustive]
+    CommitTruncated {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that was committed.
+        offset: u64,
+    },
     /// A codec failed or panicked where it was to compress: such blocks are stored uncompressed. Told once for each codec.
     #[non_exhaustive]
     CodecFailed {

@@ -11,7 +11,7 @@
 //     ├ drain          frames of the tail become blocks of segments
 //     └ write_behind   the threads that drive it, for all partitions
 //  ├ trim           letting go of its first records
-// recovery       facts, a plan, the doing of it (through drain's sink)
+// recovery       facts, and the doing of a plan (plan: a decision table) through drain's sink
 // settings       what can be set
 
 pub(crate) mod appender;
@@ -23,7 +23,7 @@ pub(crate) mod drain;
 pub(crate) mod event;
 pub(crate) mod head;
 pub(crate) mod lease;
-mod power_cut;
+mod plan;
 pub(crate) mod records;
 pub(crate) mod recovery;
 pub(crate) mod settings;

@@ -1,32 +1,4 @@
-//! Bringing a partition back: facts from its files and from the hot tail, a plan, and the doing of the plan.
-//!
-//! The plan is a pure function ([`plan`]) of what the segments and the proved hot frames say:
-//!
-//! | | the segments, in order of their offsets | then |
-//! |---|---|---|
-//! | A | none | the log begins with the first hot frame, if that has offset 0 |
-//! | B | all end whole | the log ends with the last of them |
-//! | C | one has a torn place (at or above what was flushed) | the log ends before it; what follows in that file, and all later files, are set aside |
-//! | D | the last append of the last kept one is unfinished | the log ends before that append |
-//! | M | one has neither a whole header nor a whole first block, or ends before the next begins, or the first is missing, and none from there on was flushed | as C: the power went before the first flush |
-//! | E | damage below what was flushed, or records missing between two | it stays as it is and is reported; what follows is kept |
-//!
-//! How much of a segment that is not known to have been flushed is verified for that, besides its headers:
-//!
-//! | | after the process stopped | payloads |
-//! |---|---|---|
-//! | I | the machine went on, as `witness.rs` proves, and what was written is flushed before the log is open | those of the last 16 MiB of the partition; of older segments that were sealed not even the headers |
-//! | J | as I, but more than the end of the last write is amiss | all of that segment |
-//! | K | the machine stopped, or it cannot be known | all |
-//! | L | as I, but the flush fails | none: the open fails, and the next one is K |
-//!
-//! and then, wherever that end is:
-//!
-//! | | the hot frames | then |
-//! |---|---|---|
-//! | F | go on exactly at the end | they are replayed, whole appends only; what C or D cut off and they cover was never lost, and is not reported |
-//! | G | begin beyond the end | they cannot be reached: reported, not replayed |
-//! | H | end below it, or there are none | nothing is left to do |
+//! Bringing a partition back: facts from its files and from the hot tail, a plan (`plan`), and the doing of the plan.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -38,20 +10,16 @@ use crate::codec::Codecs;
 use crate::error::Result;
 use crate::partition::core::Opened;
 use crate::partition::drain::{Sink, SinkContext};
-use crate::partition::power_cut::{end_before_gaps, set_stillborn_aside};
+use crate::partition::plan::{Facts, HotGap, LAST_WRITES, Plan, SegmentFacts, Stop, look, plan};
 use crate::partition::settings::Settings;
 use crate::segment::chain::Chain;
 use crate::segment::format::parse_file_name;
 use crate::segment::reader::Segment;
-use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, is_unborn, scan};
+use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, Stillborn, is_unborn, scan, stillborn};
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
 use crate::storage::slot;
 use crate::storage::staged::{ProvedFrames, StagedChunk};
-
-/// So much at the end of a partition is always verified: more than any one write, so that it holds all that the last of
-/// them can have torn.
-const LAST_WRITES: u64 = 16 << 20;
 
 /// So many bytes of the hot tail are worth a thread.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -118,59 +86,58 @@ pub(crate) struct Recovering<'a> {
     pub(crate) quarantine: &'a Path,
 }
 
-/// What the plan needs to know of one segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SegmentFacts {
-    pub(crate) base_offset: u64,
-    /// The offset after the last whole block, and after the last whole append.
-    pub(crate) end: u64,
-    pub(crate) complete: u64,
-    /// Whether a torn place follows.
-    pub(crate) torn: bool,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// How many segments are kept; later files are set aside.
-    pub(crate) keep: usize,
-    /// Whether an unfinished append at the end of the last kept one goes.
-    pub(crate) drop_unfinished: bool,
-    /// Where the segments end then.
-    pub(crate) end: u64,
-    /// The hot records to replay; empty where there are none that go on.
-    pub(crate) replay: (u64, u64),
-    /// Hot records that cannot be reached.
-    pub(crate) unreachable: Option<(u64, u64)>,
-}
-
-/// Decides, from facts alone, what becomes of a partition. `hot` are the offsets of the hot frames that prove
-/// themselves and follow on one another; below `start` records were deleted, and the log never ends before.
-pub(crate) fn plan(segments: &[SegmentFacts], hot: &[(u64, u64)], start: u64) -> Plan {
-    // C: nothing after the first torn place is part of the log. A file that ends within an append and has
-    // another behind it is torn as well: an append never spans segments.
-    let broken = |i: usize| {
-        let s = &segments[i];
-        s.torn || (s.complete != s.end && i + 1 < segments.len())
-    };
-    let keep = (0..segments.len()).find(|i| broken(*i)).map_or(segments.len(), |i| i + 1);
-    let (end, drop_unfinished) = match segments[..keep].last() {
-        None => (start, false),
-        Some(last) => (last.complete.max(start), last.complete != last.end), // D
-    };
-    let mut replay = (end, end);
-    let mut unreachable = None;
-    for &(from, to) in hot {
-        if to <= replay.1 {
-            continue; // H
-        }
-        if from <= replay.1 {
-            replay.1 = to; // F
-        } else {
-            unreachable.get_or_insert((from, to)).1 = to; // G
+impl Recovering<'_> {
+    fn stop(&self) -> Stop {
+        match () {
+            () if self.clean => Stop::Clean,
+            () if self.survived_on.is_some() => Stop::Process,
+            () => Stop::Machine,
         }
     }
-    Plan { keep, drop_unfinished, end, replay, unreachable }
+}
+
+/// What lies under the name of a segment.
+enum Found {
+    Segment(SegmentScan),
+    Stillborn(Stillborn),
+}
+
+impl Found {
+    fn facts(&self) -> SegmentFacts {
+        match self {
+            Found::Segment(s) => SegmentFacts {
+                base_offset: s.meta.base_offset,
+                begun: true,
+                end: s.end.next_offset,
+                complete: s.complete.next_offset,
+                torn: s.torn.is_some(),
+                known_to: s.known_to,
+                damaged: !s.damaged.is_empty(),
+                ends_below_floor: s.end.position < s.floor,
+                marked: s.durable_mark > 0,
+                sealed: s.sealed,
+            },
+            Found::Stillborn(s) => SegmentFacts {
+                base_offset: s.base_offset,
+                begun: false,
+                end: s.base_offset,
+                complete: s.base_offset,
+                torn: false,
+                known_to: s.known_to,
+                damaged: false,
+                ends_below_floor: false,
+                marked: false,
+                sealed: false,
+            },
+        }
+    }
+
+    fn name_and_len(&self) -> (&str, u64) {
+        match self {
+            Found::Segment(s) => (&s.file_name, s.file_len),
+            Found::Stillborn(s) => (&s.file_name, s.file_len),
+        }
+    }
 }
 
 /// Brings one partition back. What the answer calls unflushed is for the caller to flush, with that of other partitions.
@@ -181,53 +148,56 @@ pub(crate) fn recover_partition(
     mut staged: Vec<StagedChunk>,
 ) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
-    let mut scans = scan_all(r, &mut done)?;
-    let facts: Vec<SegmentFacts> = scans
-        .iter()
-        .map(|s| SegmentFacts {
-            base_offset: s.meta.base_offset,
-            end: s.end.next_offset,
-            complete: s.complete.next_offset,
-            torn: s.torn.is_some(),
-        })
-        .collect();
-    drop_written(&mut staged, plan(&facts, &[], r.start).end);
+    let mut found = scan_all(r, &mut done)?;
+    let segments: Vec<SegmentFacts> = found.iter().map(Found::facts).collect();
+    let mut facts = Facts { stop: r.stop(), segments: &segments, hot: &[], gaps: &[], start: r.start };
+    drop_written(&mut staged, plan(&facts).end);
     let mut hot = Vec::with_capacity(staged.len());
-    let mut gaps = Vec::new();
-    for found in hot_chunks(&staged)? {
-        hot.extend(found.whole);
-        if let Some(gap) = found.gap {
+    let (mut gaps, mut gap_files) = (Vec::new(), Vec::new());
+    for chunk in hot_chunks(&staged)? {
+        hot.extend(chunk.whole);
+        if let Some(gap) = chunk.gap {
             hot.extend(gap.behind);
-            gaps.push(gap);
+            gaps.push(HotGap { from: gap.from, behind: gap.behind.map(|(from, _)| from) });
+            gap_files.push(gap.file);
         }
     }
-    let plan = plan(&facts, &hot, r.start);
+    (facts.hot, facts.gaps) = (&hot, &gaps);
+    let plan = plan(&facts);
 
-    for scan in &scans[..plan.keep] {
+    for (stray, lost) in found.drain(plan.keep..).zip(&plan.aside) {
+        set_file_aside(r, &stray, lost.clone(), &mut done)?;
+    }
+    let kept = found.into_iter().filter_map(|found| match found {
+        Found::Segment(scan) => Some(scan),
+        Found::Stillborn(_) => None, // none is ever kept
+    });
+    let mut scans: Vec<SegmentScan> = kept.collect();
+    for &i in &plan.torn_is_damage {
+        scans[i].call_torn_damaged();
+    }
+    for scan in &scans {
         done.items.extend(scan.damaged.iter().map(|damage| damaged_note(r, scan, damage)));
     }
-    done.items.extend(missing(r, &scans[..plan.keep]));
-    let covered = plan.replay.1;
-    for stray in scans.drain(plan.keep..) {
-        set_file_aside(r, &stray, covered, &mut done)?;
-    }
+    done.items.extend(missing(r, &scans, &plan));
     if let Some(last) = scans.last_mut() {
-        set_tail_aside(r, last, plan.drop_unfinished, covered, &mut done)?;
+        if let Some(lost) = plan.tail.clone() {
+            set_tail_aside(r, last, plan.drop_unfinished, lost, &mut done)?;
+        }
         if plan.drop_unfinished {
             last.drop_unfinished();
         }
     }
-    for Gap { from, behind, file } in gaps {
-        // A last frame that the power cut off is none that was promised; one that a process left whole is.
-        let known_to = behind.map(|(from, _)| from).or(r.survived_on.map(|_| from + 1)).unwrap_or(0);
-        if known_to > covered.max(from) {
+    for (lost, file) in plan.hot_damage.iter().zip(gap_files) {
+        if let Some(lost) = lost.clone() {
             let reason = "records of the hot tail do not prove themselves";
-            let note = Note::of(RecoveryAction::Damaged, from.max(covered)..known_to, reason.into());
+            let note = Note::of(RecoveryAction::Damaged, lost, reason.into());
             done.items.push(Note { file: Some(file), ..note });
         }
     }
     if let Some((from, to)) = plan.unreachable {
-        let reason = format!("the log ends at offset {covered} and these records do not go on there");
+        let ends = plan.replay.1;
+        let reason = format!("the log ends at offset {ends} and these records do not go on there");
         done.items.push(Note::of(RecoveryAction::Unreachable, from..to, reason));
     }
 
@@ -236,7 +206,7 @@ pub(crate) fn recover_partition(
 }
 
 /// Scans the segments of the partition, as much of each as needs to be looked at.
-fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>> {
+fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<Found>> {
     if !r.directory.exists(r.folder)? {
         return Ok(Vec::new());
     }
@@ -273,35 +243,28 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
     for (_, _, name) in names.drain(..gone) {
         r.directory.remove_file(&r.folder.join(name))?;
     }
-    let after_power_cut = !r.clean && r.survived_on.is_none();
-    if after_power_cut {
-        set_stillborn_aside(r, &mut names, done)?;
-    }
-    let mut scans = Vec::with_capacity(names.len());
+    let owner = (r.topic_id, r.partition);
+    let mut found = Vec::with_capacity(names.len());
     // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen
     // the older ones were flushed whole and their trailers can be believed.
     let mut flushed = r.clean;
     let mut last_writes = LAST_WRITES;
     for (_, _, name) in names.iter().rev() {
-        let (floor, verify_last) = match () {
-            () if flushed => (u64::MAX, 0),
-            () if survived(r, name)? => (0, last_writes), // I
-            () => (0, u64::MAX),                          // K
-        };
-        let options = SegmentScanOptions { floor, verify_last, believe_marks: true };
-        let mut scan = scan(r.directory, r.folder, name, (r.topic_id, r.partition), options)?;
-        if flushed && !scans.is_empty() {
-            scan.call_torn_damaged();
+        // Of one that was flushed whatever is amiss is damage, for the scan to tell.
+        if !flushed && let Some(stillborn) = stillborn(r.directory, r.folder, name, owner)? {
+            found.push(Found::Stillborn(stillborn));
+            continue;
         }
+        let look = look(flushed, survived(r, name)?, last_writes);
+        let (floor, verify_last) = (look.floor, look.verify_last);
+        let options = SegmentScanOptions { floor, verify_last, believe_marks: true };
+        let scan = scan(r.directory, r.folder, name, owner, options)?;
         flushed |= scan.durable_mark > 0;
         last_writes = last_writes.saturating_sub(scan.end.position);
-        scans.push(scan);
+        found.push(Found::Segment(scan));
     }
-    scans.reverse();
-    if after_power_cut {
-        end_before_gaps(&mut scans);
-    }
-    Ok(scans)
+    found.reverse();
+    Ok(found)
 }
 
 /// Whether all that was written to a segment is there, but for the end of a write that was cut off: if the flush goes
@@ -399,31 +362,23 @@ fn hot_run(frames: ProvedFrames<'_>, from: u64) -> HotRun {
 }
 
 /// What is not there although nothing that is there is damaged.
-fn missing(r: &Recovering<'_>, scans: &[SegmentScan]) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for pair in scans.windows(2) {
-        let (ends, goes_on) = (pair[0].end.next_offset, pair[1].meta.base_offset);
-        if ends < goes_on {
-            let what = "the next segment goes on at a later offset than this one ends";
-            notes.push(Note { offsets: Some(ends..goes_on), ..lost(r, &pair[0].file_name, what) });
-        }
-    }
-    if let Some(last) = scans.last()
-        && r.clean
-        && !last.sealed
-        && last.torn.is_none()
-        && last.damaged.is_empty()
-    {
-        notes.push(lost(
-            r,
-            &last.file_name,
-            "the log was closed, and the end of its last segment is missing",
-        ));
+fn missing(r: &Recovering<'_>, scans: &[SegmentScan], plan: &Plan) -> Vec<Note> {
+    let missing = plan.missing.iter().map(|(before, offsets)| {
+        let (at, what) = match before.checked_sub(1) {
+            Some(at) => (at, "the next segment goes on at a later offset than this one ends"),
+            None => (0, "the partition begins at an earlier offset than this segment"),
+        };
+        Note { offsets: Some(offsets.clone()), ..lost(r, &scans[at].file_name, what) }
+    });
+    let mut notes: Vec<Note> = missing.collect();
+    if let Some(last) = scans.last().filter(|_| plan.end_is_missing) {
+        let what = "the log was closed, and the end of its last segment is missing";
+        notes.push(lost(r, &last.file_name, what));
     }
     notes
 }
 
-pub(crate) fn lost(r: &Recovering<'_>, file_name: &str, reason: &str) -> Note {
+fn lost(r: &Recovering<'_>, file_name: &str, reason: &str) -> Note {
     Note {
         action: RecoveryAction::Damaged,
         offsets: None,
@@ -450,49 +405,51 @@ fn damaged_note(r: &Recovering<'_>, scan: &SegmentScan, damage: &Damage) -> Note
 }
 
 /// Moves a segment that is no part of the log any more to the quarantine, unless hot frames cover all it held.
-fn set_file_aside(r: &Recovering<'_>, scan: &SegmentScan, covered: u64, done: &mut Recovered) -> Result<()> {
-    let from = r.folder.join(&scan.file_name);
-    if scan.end.next_offset <= covered && scan.torn.is_none() {
+fn set_file_aside(
+    r: &Recovering<'_>,
+    stray: &Found,
+    lost: Option<Range<u64>>,
+    done: &mut Recovered,
+) -> Result<()> {
+    let (name, len) = stray.name_and_len();
+    let from = r.folder.join(name);
+    if lost.is_none() {
         return r.directory.remove_file(&from);
     }
-    let to = aside_name(r, scan, 0);
+    let to = aside_name(r, name, 0);
     r.directory.create_dir_all(r.quarantine)?;
     r.directory.rename(&from, &to)?;
     done.items.push(Note {
         action: RecoveryAction::TornTail,
-        offsets: Some(scan.meta.base_offset.max(covered)..scan.end.next_offset.max(covered)),
+        offsets: lost,
         file: Some(r.directory.root().join(from)),
-        bytes: Some(0..scan.file_len),
+        bytes: Some(0..len),
         kept_in: Some(r.directory.root().join(to)),
-        reason: "an earlier segment of the partition ends in a torn write".into(),
+        reason: match stray {
+            Found::Segment(_) => "an earlier segment of the partition ends in a torn write or is not there",
+            Found::Stillborn(_) => "the segment was never flushed, and its beginning is not there",
+        }
+        .into(),
     });
     Ok(())
 }
 
-/// Copies to the quarantine what follows the end of the last segment, unless hot frames cover it.
+/// Copies to the quarantine what follows the end of the last segment, and is `lost`.
 fn set_tail_aside(
     r: &Recovering<'_>,
     scan: &SegmentScan,
     unfinished: bool,
-    covered: u64,
+    lost: Range<u64>,
     done: &mut Recovered,
 ) -> Result<()> {
     let (end, action, reason) = if unfinished {
         (scan.complete, RecoveryAction::UnfinishedAppend, "the append has no end")
-    } else if scan.torn.is_some() {
-        (scan.end, RecoveryAction::TornTail, "a write was cut off")
     } else {
-        return Ok(());
+        (scan.end, RecoveryAction::TornTail, "a write was cut off")
     };
-    // What was cut off was covered if the hot frames go on at least as far as it is known to have gone.
-    let known_to = scan.torn.and_then(|t| t.header).map_or(end.next_offset + 1, |h| h.last_offset + 1);
-    let known_to = known_to.max(if unfinished { scan.end.next_offset } else { 0 });
-    if covered >= known_to {
-        return Ok(());
-    }
     let from = r.folder.join(&scan.file_name);
     let file = r.directory.open(&from, false)?;
-    let to = aside_name(r, scan, end.position);
+    let to = aside_name(r, &scan.file_name, end.position);
     r.directory.create_dir_all(r.quarantine)?;
     let mut at = end.position;
     let mut buf = vec![0; 1 << 20];
@@ -510,7 +467,7 @@ fn set_tail_aside(
     r.directory.sync_dir(r.quarantine)?;
     done.items.push(Note {
         action,
-        offsets: Some(covered..known_to),
+        offsets: Some(lost),
         file: Some(r.directory.root().join(from)),
         bytes: Some(end.position..at),
         kept_in: Some(r.directory.root().join(to)),
@@ -520,12 +477,9 @@ fn set_tail_aside(
 }
 
 /// A name in the quarantine that says where the bytes came from and is not taken.
-fn aside_name(r: &Recovering<'_>, scan: &SegmentScan, position: u64) -> PathBuf {
-    free_name(
-        r.directory,
-        r.quarantine,
-        format!("{:016x}-{}-{}-{position}", r.topic_id, r.partition, scan.file_name),
-    )
+fn aside_name(r: &Recovering<'_>, file_name: &str, position: u64) -> PathBuf {
+    let name = format!("{:016x}-{}-{file_name}-{position}", r.topic_id, r.partition);
+    free_name(r.directory, r.quarantine, name)
 }
 
 /// A name in the quarantine that is not taken.
@@ -642,7 +596,3 @@ fn replay(
     sink.write(ctx)?;
     Ok(largest)
 }
-
-#[cfg(test)]
-#[path = "recovery_tests.rs"]
-mod tests;

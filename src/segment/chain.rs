@@ -93,6 +93,19 @@ impl Chain {
         Ok(None)
     }
 
+    /// The leader epoch of the record at `offset`; `None` where no block of it proves itself.
+    pub(crate) fn epoch_of(&self, offset: u64) -> Result<Option<u32>> {
+        let segments = self.segments();
+        let at = segments.partition_point(|s| s.base_offset() <= offset).checked_sub(1);
+        let Some(segment) = at.map(|at| &segments[at]) else { return Ok(None) };
+        let mut epoch = None;
+        segment.headers_from(offset, |header| {
+            epoch = (header.base_offset <= offset).then_some(header.epoch);
+            false
+        })?;
+        Ok(epoch)
+    }
+
     /// The block at the cursor, which moves on behind it; `None` at the end of what is written, where the same
     /// cursor may ask again later. On an error the cursor stays.
     pub(crate) fn next(&self, cursor: &mut ColdCursor, codecs: &Codecs) -> Result<Option<DecodedBlock>> {

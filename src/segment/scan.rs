@@ -65,6 +65,8 @@ pub(crate) struct SegmentScan {
     pub(crate) complete: Boundary,
     /// The floor of the options raised by the durable marks of all valid blocks, those after a torn place included.
     pub(crate) floor: u64,
+    /// The offset after the last record that any header tells of, behind a torn place too.
+    pub(crate) known_to: u64,
     /// The largest durable mark of a valid block, 0 if none was seen; not raised by what the options say.
     pub(crate) durable_mark: u64,
     /// Corruption below the floor, in order; what follows it is part of the log.
@@ -168,34 +170,47 @@ pub(crate) fn is_unborn(directory: &Directory, folder: &Path, file_name: &str) -
     Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? }.is_zero(0)
 }
 
-/// Whether neither the header of a segment file nor a block behind it proves itself, and no other block tells that the file
-/// was ever flushed: what a power cut before the first flush leaves, which may be any of its pages, or parts of them.
+/// A segment file without a beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Stillborn {
+    pub(crate) file_name: String,
+    pub(crate) file_len: u64,
+    pub(crate) base_offset: u64,
+    /// The offset after the last record that any header in it tells of.
+    pub(crate) known_to: u64,
+}
+
+/// A segment file of which neither the header nor the first block proves itself, and where no other block tells that it was
+/// ever flushed: what a power cut before the first flush leaves, which may be any of its pages, or parts of them.
 ///
 /// Where the header alone is gone, [`read_meta`] knows it from the blocks, and no record was lost with it. One that was flushed
 /// is for `read_meta` as well, whatever is left: it is damage then.
-pub(crate) fn is_stillborn(
+pub(crate) fn stillborn(
     directory: &Directory,
     folder: &Path,
     file_name: &str,
     owner: Owner,
-) -> Result<bool> {
+) -> Result<Option<Stillborn>> {
     let file = directory.open(&folder.join(file_name), false)?;
     let mut head = [0; HEADER];
     let got = file.read_at_most(&mut head, 0)?;
     let proves_nothing = |e: FormatError| matches!(e, FormatError::Foreign | FormatError::Checksum);
     if got == HEADER && !SegmentMeta::decode(&head).err().is_some_and(proves_nothing) {
-        return Ok(false);
+        return Ok(None);
     }
-    let Some(meta) = meta_of_name(file_name, owner) else { return Ok(false) };
-    let blocks = Blocks { file: &file, meta: &meta, limit: file.len()?, data_end: file.data_end()? };
-    if let Some(first) = blocks.resync_any(HEADER as u64, |_| true)?
-        && first.position == HEADER as u64
-        && first.end_position() <= blocks.limit
-        && payload_is_good(&file, &first, &mut Vec::new())?
-    {
-        return Ok(false);
+    let Some(meta) = meta_of_name(file_name, owner) else { return Ok(None) };
+    let file_len = file.len()?;
+    let blocks = Blocks { file: &file, meta: &meta, limit: file_len, data_end: file.data_end()? };
+    let (mut at, mut known_to) = (HEADER as u64, meta.base_offset);
+    while let Some(h) = blocks.resync_any(at, |_| true)? {
+        let is_first = h.position == HEADER as u64 && h.end_position() <= blocks.limit;
+        if h.durable_mark > 0 || (is_first && payload_is_good(&file, &h, &mut Vec::new())?) {
+            return Ok(None);
+        }
+        at = h.end_position();
+        known_to = known_to.max(h.last_offset + 1);
     }
-    Ok(blocks.resync_any(HEADER as u64, |h| h.durable_mark > 0)?.is_none())
+    Ok(Some(Stillborn { file_name: file_name.to_owned(), file_len, base_offset: meta.base_offset, known_to }))
 }
 
 /// What a segment is: by its header, or where that is damaged by its name and its blocks, each of which tells topic,
@@ -294,6 +309,7 @@ pub(crate) fn scan(
         end: empty,
         complete: empty,
         floor: options.floor,
+        known_to: meta.base_offset,
         durable_mark: 0,
         damaged: bad_header.into_iter().collect(),
         torn: None,
@@ -305,15 +321,16 @@ pub(crate) fn scan(
     let limit = match trailer {
         Some(t) if options.verify_last == 0 => {
             let floor = options.floor.min(t.end.position);
-            return Ok(SegmentScan { sealed: true, end: t.end, complete: t.end, floor, ..facts });
+            let known_to = t.end.next_offset;
+            return Ok(SegmentScan { sealed: true, end: t.end, complete: t.end, floor, known_to, ..facts });
         }
         Some(t) => t.end.position,
         None => file_len,
     };
     let blocks = || Blocks { file: &file, meta: &meta, limit, data_end };
 
-    let Marks { mark, last_end, stretches } = marks(blocks())?;
-    facts.durable_mark = mark;
+    let Marks { mark, last_end, known_to, stretches } = marks(blocks())?;
+    (facts.durable_mark, facts.known_to) = (mark, known_to);
     if options.believe_marks {
         facts.floor = facts.floor.max(mark);
     }
@@ -351,12 +368,15 @@ struct Marks {
     mark: u64,
     /// Where the last valid block ends.
     last_end: u64,
+    /// The offset after its last record.
+    known_to: u64,
     stretches: Stretches,
 }
 
 fn marks(blocks: Blocks<'_>) -> Result<Marks> {
     let (mut mark, mut end) = (0, HEADER as u64);
     let (low, limit) = (blocks.meta.base_offset, blocks.limit);
+    let mut known_to = low;
     let mut walk = Walk::new(blocks, HEADER as u64, low);
     let mut stretches = Stretches::begin(walk.place());
     while let Some(step) = walk.step()? {
@@ -366,10 +386,11 @@ fn marks(blocks: Blocks<'_>) -> Result<Marks> {
                 mark = mark.max(h.durable_mark);
             }
             end = h.end_position().min(limit);
+            known_to = h.last_offset + 1;
         }
         stretches.reach(walk.place());
     }
-    Ok(Marks { mark, last_end: end, stretches })
+    Ok(Marks { mark, last_end: end, known_to, stretches })
 }
 
 /// The second pass, which knows the floor: up to the first torn place.

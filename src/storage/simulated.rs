@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -248,6 +248,44 @@ impl SimulatedDisk {
             next_number: world.next_number,
             boot: world.boot,
         })
+    }
+
+    /// The paths of all files, and how long each is.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let world = self.0.lock();
+        let mut files = Vec::new();
+        let mut folders = vec![(0, PathBuf::from("/"))];
+        while let Some((number, path)) = folders.pop() {
+            for (name, node) in world.now.get(&number).into_iter().flatten() {
+                match node {
+                    Node::Folder(inner) => folders.push((*inner, path.join(name))),
+                    Node::File(inode) => files.push((path.join(name), inode.data.lock().now.len)),
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Turns a bit of a file over, as bit rot does: it is so on the medium as well. For a disk that is not in use.
+    ///
+    /// # Errors
+    /// Where there is no such file, or it is not so long.
+    pub fn flip(&self, path: impl AsRef<Path>, bit: u64) -> io::Result<()> {
+        let inode = self.0.lock().file(path.as_ref())?;
+        let mut data = inode.data.lock();
+        if bit / 8 >= data.now.len {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (page, at) = place(bit / 8);
+        let data = &mut *data;
+        for bytes in [&mut data.now, &mut data.flushed] {
+            let mut hit = bytes.page(page);
+            Arc::make_mut(&mut hit)[at] ^= 1 << (bit % 8);
+            bytes.pages.insert(page, hit);
+        }
+        Ok(())
     }
 
     fn with_file(&self, inode: Arc<Inode>) -> Box<dyn RawFile> {

@@ -16,11 +16,15 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
+mod compound;
+#[cfg(target_os = "linux")]
 mod cuts;
 #[allow(dead_code)]
 mod model;
 #[allow(dead_code)] // what one row does not need, another does
 mod report;
+#[cfg(target_os = "linux")]
+mod traps;
 
 #[cfg(unix)]
 mod bits;
