@@ -4,6 +4,9 @@
 //! `topic` a topic as users hold it, `report` what an open found; `verify` looks at every byte of the files, and
 //! `repair` sets aside what is damaged, and `corruption` has an open do so.
 
+#[cfg(test)]
+#[cfg(unix)]
+mod cases;
 pub(crate) mod catalog;
 pub(crate) mod core;
 pub(crate) mod corruption;
