@@ -98,7 +98,7 @@ impl Recovering<'_> {
 
 /// What lies under the name of a segment.
 enum Found {
-    Segment(SegmentScan),
+    Segment(Box<SegmentScan>),
     Stillborn(Stillborn),
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn recover_partition(
         set_file_aside(r, &stray, lost.clone(), &mut done)?;
     }
     let kept = found.into_iter().filter_map(|found| match found {
-        Found::Segment(scan) => Some(scan),
+        Found::Segment(scan) => Some(*scan),
         Found::Stillborn(_) => None, // none is ever kept
     });
     let mut scans: Vec<SegmentScan> = kept.collect();
@@ -261,7 +261,7 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<Found>> {
         let scan = scan(r.directory, r.folder, name, owner, options)?;
         flushed |= scan.durable_mark > 0;
         last_writes = last_writes.saturating_sub(scan.end.position);
-        found.push(Found::Segment(scan));
+        found.push(Found::Segment(Box::new(scan)));
     }
     found.reverse();
     Ok(found)

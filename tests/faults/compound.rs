@@ -194,11 +194,13 @@ impl Patient {
         missing.retain(|offset| *offset < acked);
         tally.acked += acked;
         let one_stretch = missing.windows(2).all(|two| two[0] + 1 == two[1]);
-        if !missing.is_empty() && !(self.flipped && one_stretch) {
+        let allowed = missing.is_empty() || (self.flipped && one_stretch);
+        if !allowed {
             let count = missing.len() as u64;
             tally.lost(count, || format!("{words}, partition {number}: {missing:?} of {acked}"));
         }
-        if !missing.is_empty() && !(told || refused) {
+        let silent = !(missing.is_empty() || told || refused);
+        if silent {
             tally.wrong(|| format!("{words}, partition {number}: {missing:?} went in silence"));
         }
     }
