@@ -35,6 +35,8 @@ struct Patient {
     flipped: bool,
     /// What all opens and repairs told.
     told: Vec<RecoveryItem>,
+    /// Whether one of them ended before it could tell anything.
+    unheard: bool,
 }
 
 impl Patient {
@@ -55,7 +57,7 @@ impl Patient {
             }
         }
         let disk = disk.freeze().unwrap().process_death();
-        Patient { disk, model, cut: false, flipped: false, told: Vec::new() }
+        Patient { disk, model, cut: false, flipped: false, told: Vec::new(), unheard: false }
     }
 
     fn suffer(&mut self, blow: Blow, random: &mut Random, tally: &mut Tally, words: &str) {
@@ -70,6 +72,7 @@ impl Patient {
                 if let Some(Ok(log)) = tally.guard(words, || builder.open("/log")) {
                     self.told.extend(log.recovery_report().items.clone());
                 }
+                self.unheard = true;
                 self.disk = self.disk.freeze().unwrap().process_death();
             }
             Blow::FullInRecovery => {
@@ -77,7 +80,10 @@ impl Patient {
                 plan.inject(Fault::nth(1 + k / 4).of(op).errno(Fault::ENOSPC).forever());
                 match tally.guard(words, || builder.open("/log")) {
                     Some(Ok(log)) => self.told.extend(log.recovery_report().items.clone()),
-                    Some(Err(e)) => self.check_refusal(e.kind(), ErrorKind::NoSpace, tally, &words()),
+                    Some(Err(e)) => {
+                        self.unheard = true;
+                        self.check_refusal(e.kind(), ErrorKind::NoSpace, tally, &words());
+                    }
                     None => {}
                 }
             }
@@ -88,7 +94,10 @@ impl Patient {
                         self.told.extend(report.recovery.items);
                         self.told.extend(report.items);
                     }
-                    Some(Err(e)) => self.check_refusal(e.kind(), ErrorKind::Storage, tally, &words()),
+                    Some(Err(e)) => {
+                        self.unheard = true;
+                        self.check_refusal(e.kind(), ErrorKind::Storage, tally, &words());
+                    }
                     None => {}
                 }
             }
@@ -139,8 +148,9 @@ impl Patient {
             Some(Ok(log)) => log,
         };
         self.told.extend(log.recovery_report().items.clone());
-        // An open that is killed has told nobody; what it set aside says where it came from.
-        let aside = self.disk.files().iter().any(|(path, _)| path.to_string_lossy().contains("/quarantine/"));
+        // An open that was killed or failed has told nobody; what it set aside says where it came from.
+        let aside = self.unheard
+            && self.disk.files().iter().any(|(path, _)| path.to_string_lossy().contains("/quarantine/"));
         let told = aside || self.told.iter().any(|item| item.action != RecoveryAction::Replayed);
         let topic = log.topic(TOPIC).unwrap();
         for (number, expected) in (0..PARTITIONS).zip(&self.model.0) {
