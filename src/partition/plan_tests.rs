@@ -91,8 +91,10 @@ fn every_partition(first: u64, mut see: impl FnMut(&[SegmentFacts])) {
     }
 }
 
+type HotTail = (Vec<(u64, u64)>, Vec<HotGap>);
+
 /// Hot frames before an end, over it, right behind it, beyond it, none; with holes; and gaps in them.
-fn every_hot_tail(end: u64) -> Vec<(Vec<(u64, u64)>, Vec<HotGap>)> {
+fn every_hot_tail(end: u64) -> Vec<HotTail> {
     let back = end.saturating_sub(3);
     vec![
         (vec![], vec![]),
