@@ -32,3 +32,5 @@ mod edits;
 mod hostile;
 #[cfg(unix)]
 mod kill;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod steps;
