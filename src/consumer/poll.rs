@@ -481,6 +481,10 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        // A fork is no member of the group.
+        if self.reading.log.is_forked() {
+            return;
+        }
         self.stand_up();
         // A handle may live on, and must not keep partitions.
         self.reading.retain(|_| false);
