@@ -260,6 +260,7 @@ impl Consumer {
     /// As [`Consumer::poll`]; `records` is empty then.
     pub fn poll_into(&mut self, records: &mut Records, timeout: Duration) -> Result<usize> {
         records.clear();
+        self.reading.log.engine.pool.origin().check()?;
         if let (Some(seat), Some(group)) = (&self.reading.seat, &self.reading.group) {
             group.look(self.reading.log.engine.clock.roughly_now());
             seat.enter();

@@ -96,6 +96,10 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        if self.origin.is_fork() {
+            // To let go of it would be to let go of whatever thread has its place here.
+            std::mem::forget(self.thread.get_mut().take());
+        }
         self.stop();
     }
 }

@@ -44,7 +44,8 @@ use crate::log::verify::VerifyReport;
 /// open has nothing to do.
 ///
 /// A log belongs to the process that opened it. In a forked child calls give `Forked`, and handles can only be dropped, which
-/// changes nothing; so can records that were read before the fork, whose memory its parent goes on to use.
+/// changes nothing; so can records that were read before the fork, whose memory its parent goes on to use. A child that wants
+/// a log of its own executes a program first.
 ///
 /// ```
 /// use tapelog::{Log, Record, TopicConfig};

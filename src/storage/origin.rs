@@ -2,7 +2,10 @@
 //!
 //! A fork has a copy of the log's memory, shares its staging files and its lock, and has none of its threads: locks may be
 //! held there by nobody. So it may use nothing of it. Whoever calls is told so, before any lock is taken; and where handles
-//! are dropped, nothing is written, unlinked, let go of or waited for. A log that the fork opens is its own.
+//! are dropped, nothing is written, unlinked, let go of or waited for.
+//!
+//! A fork cannot be kept from opening another log, and no promise is made for it: locks keep lists of sleeping threads, which
+//! are not there any more and whose stacks new threads are given. A fork that wants a log executes a program first.
 //!
 //! What tells is a word in a page that the kernel hands to a fork as zeros. Looking at it costs a load, where asking for the
 //! number of the process costs a system call.

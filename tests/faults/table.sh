@@ -6,7 +6,10 @@ cd "$(dirname "$0")/../.."
 page=src/docs/reliability.md
 lines=$(mktemp)
 trap 'rm -f "$lines" "$lines.page"' EXIT
-cargo test --release --test faults -- --nocapture --test-threads 1 | tee "$lines.page" | grep -o '{"test":.*}' \
+{
+  cargo test --release --test faults -- --nocapture --test-threads 1
+  cargo test --release --lib forks -- --nocapture --test-threads 1
+} | tee "$lines.page" | grep -o '{"test":.*}' \
   | grep -v 'meant to fail' | sort >"$lines"
 
 # The lines are flat, so splitting at commas and colons is all the parsing there is.
