@@ -47,7 +47,7 @@ use crate::clock::Timestamp;
 use crate::codec::Codecs;
 use crate::columns::{self, ColumnsError};
 use crate::error::{Error, ErrorKind};
-use crate::frame::{FrameError, FrameView, align8};
+use crate::frame::{FrameError, FrameView, MAX_OFFSET, align8};
 
 /// Bytes before the payload.
 pub(crate) const HEADER: usize = 160;
@@ -249,7 +249,7 @@ impl BlockHeader {
             return Err(BlockError::Attributes(header.attributes));
         }
         let fields_agree = header.last_offset >= header.base_offset
-            && header.last_offset < u64::MAX
+            && header.last_offset < MAX_OFFSET
             && u64::from(header.count) <= (header.last_offset - header.base_offset).saturating_add(1)
             && u64::from(header.max_delta) <= header.last_offset - header.base_offset
             && header.raw_len as usize <= MAX_RAW

@@ -24,6 +24,8 @@ use crate::bytes::{u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::record::Record;
 
+/// No record has an offset from here on: what says so is damaged, or made to have sums run over.
+pub(crate) const MAX_OFFSET: u64 = 1 << 63;
 /// Bytes before key and value of a record with neither producer nor headers.
 pub(crate) const FIXED: usize = 32;
 /// Bytes of the optional producer part.

@@ -67,6 +67,9 @@
 //! [`ErrorKind::Locked`]. Replication over several directories, retention, compaction and transactions are
 //! not here yet; their bytes are reserved. Linux is the tested platform; without a Unix there are logs in memory only.
 
+// But for one file, `storage/chunk.rs`, which allows it.
+#![deny(unsafe_code)]
+
 mod block;
 mod block_builder;
 mod bytes;

@@ -260,6 +260,7 @@ impl Consumer {
     /// As [`Consumer::poll`]; `records` is empty then.
     pub fn poll_into(&mut self, records: &mut Records, timeout: Duration) -> Result<usize> {
         records.clear();
+        self.reading.log.engine.pool.origin().check()?;
         if let (Some(seat), Some(group)) = (&self.reading.seat, &self.reading.group) {
             group.look(self.reading.log.engine.clock.roughly_now());
             seat.enter();
@@ -481,6 +482,10 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        // A fork is no member of the group.
+        if self.reading.log.is_forked() {
+            return;
+        }
         self.stand_up();
         // A handle may live on, and must not keep partitions.
         self.reading.retain(|_| false);

@@ -517,6 +517,7 @@ impl Reading {
     }
 
     fn commit_entries(&mut self, entries: &[Entry]) -> Result<()> {
+        self.log.engine.pool.origin().check()?;
         let group = self.needs_group()?;
         if let Some(seat) = self.seat.as_ref().filter(|seat| seat.fate() == Fate::Replaced) {
             return Err(seat.refusal());

@@ -153,7 +153,7 @@ impl LogCore {
         disk: Option<OnDisk>,
     ) -> Arc<Self> {
         Arc::new(LogCore {
-            keeper: Keeper::new(Arc::clone(&engine.clock)),
+            keeper: Keeper::new(Arc::clone(&engine.clock), engine.pool.origin()),
             engine,
             epoch,
             report,
@@ -181,7 +181,13 @@ impl LogCore {
         kept.downcast().unwrap_or_else(|_| unreachable!("the slot has one user"))
     }
 
+    /// Whether this process is a fork of the one that opened the log.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.engine.pool.origin().is_fork()
+    }
+
     pub(crate) fn check_open(&self) -> Result<()> {
+        self.engine.pool.origin().check()?;
         if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }
 
@@ -513,6 +519,7 @@ impl LogCore {
 
     /// Ends the log: refuses appends, writes and flushes what there is, and says so in the root file.
     pub(crate) fn close(self: &Arc<Self>, timeout: Duration) -> Result<()> {
+        self.engine.pool.origin().check()?;
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -605,7 +612,8 @@ impl Drop for LogCore {
     /// Stops the threads in bounded time and waits for no disk: what was appended is in staging, and the next
     /// open finds it there.
     fn drop(&mut self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        // A fork has none of the threads, and nothing to end.
+        if self.is_forked() || self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         if !self.end(&self.all_partitions(), Deadline::after(DROP_PATIENCE)) {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::partition::watermarks::Signal;
+use crate::storage::origin::Origin;
 
 /// The least that the keeper sleeps while something is to come: clocks that stand still must not make it spin.
 const NAP: Duration = Duration::from_millis(1);
@@ -31,6 +32,8 @@ pub(crate) trait Job: Send + Sync {
 
 /// Runs the jobs of a log.
 pub(crate) struct Keeper {
+    /// The process that has the thread.
+    origin: Origin,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -43,10 +46,10 @@ struct Shared {
 }
 
 impl Keeper {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, origin: Origin) -> Self {
         let shared =
             Shared { clock, jobs: Mutex::default(), bell: Arc::default(), stopped: AtomicBool::new(false) };
-        Keeper { shared: Arc::new(shared), thread: Mutex::default() }
+        Keeper { origin, shared: Arc::new(shared), thread: Mutex::default() }
     }
 
     /// Has the job done whenever it is due, for as long as it lives; where that is so already, looks when it is due.
@@ -79,6 +82,9 @@ impl Keeper {
     /// Ends the thread, and waits for it unless that is where this runs: what a job lets go of may be the last
     /// that kept the log.
     pub(crate) fn stop(&self) {
+        if self.origin.is_fork() {
+            return;
+        }
         self.shared.stopped.store(true, Ordering::Release);
         self.shared.bell.ring();
         let thread = self.thread.lock().take();
@@ -90,6 +96,10 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        if self.origin.is_fork() {
+            // To let go of it would be to let go of whatever thread has its place here.
+            std::mem::forget(self.thread.get_mut().take());
+        }
         self.stop();
     }
 }
@@ -143,7 +153,7 @@ mod tests {
     #[test]
     fn jobs_are_done_when_the_clock_says_so_and_end_with_their_owner() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-        let keeper = Keeper::new(clock.clone());
+        let keeper = Keeper::new(clock.clone(), Origin::here());
         let (told, done) = channel();
         let of = |millis: u64| {
             let every = Duration::from_millis(millis);
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn no_job_no_thread_and_nothing_due_is_sleep() {
-        let keeper = Keeper::new(Arc::new(ManualClock::default()));
+        let keeper = Keeper::new(Arc::new(ManualClock::default()), Origin::here());
         assert!(keeper.thread.lock().is_none());
         assert_eq!(keeper.shared.round(), None);
     }

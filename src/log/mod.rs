@@ -47,6 +47,10 @@ use crate::log::verify::VerifyReport;
 /// and the next open brings it back. [`Log::close`] writes and flushes everything first, so that the next
 /// open has nothing to do.
 ///
+/// A log belongs to the process that opened it. In a forked child calls give `Forked`, and handles can only be dropped, which
+/// changes nothing; so can records that were read before the fork, whose memory its parent goes on to use. A child that wants
+/// a log of its own executes a program first.
+///
 /// ```
 /// use tapelog::{Log, Record, TopicConfig};
 ///

@@ -237,6 +237,10 @@ impl RootFile {
         if bits & !flags::KNOWN != 0 {
             return Err(RootError::Flags(u64::from(bits)));
         }
+        // Each open adds to them.
+        if (generation | incarnation) >> 63 != 0 {
+            return Err(RootError::Fields("it counts further than a log can come"));
+        }
         // Before anything is allocated for them: the parts fill the file exactly.
         let has_ends = bits & flags::ENDS != 0;
         let parts = [path_len, if has_ends { 4 } else { 0 }];
@@ -437,6 +441,8 @@ mod tests {
         many[64..68].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(kind(&resealed(many)), ErrorKind::CorruptRecord);
         assert_eq!(kind(&RootFile { directory_id: 13, ..root() }.encode()), ErrorKind::CorruptRecord);
+        assert_eq!(kind(&RootFile { generation: u64::MAX, ..root() }.encode()), ErrorKind::CorruptRecord);
+        assert_eq!(kind(&RootFile { incarnation: u64::MAX, ..root() }.encode()), ErrorKind::CorruptRecord);
         assert_eq!(kind(&RootFile { staging_here: true, ..root() }.encode()), ErrorKind::CorruptRecord);
         let twice = vec![root().directories[1]; 2];
         assert_eq!(kind(&RootFile { directories: twice, ..root() }.encode()), ErrorKind::CorruptRecord);

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::catalog::TopicConfig;
 use crate::log::core::LogCore;
 use crate::log::opening::LogBuilder;
@@ -16,6 +16,7 @@ use crate::partition::core::Wait;
 use crate::partition::delivery::{Acks, Delivered, Delivery, Durability};
 use crate::partition::event::Event;
 use crate::partition::settings::SyncPolicy;
+use crate::partition::write_behind::Duty;
 use crate::record::Record;
 use crate::storage::fault::{Fault, FaultPlan, Op};
 
@@ -528,4 +529,31 @@ fn a_full_disk_and_a_failed_one_are_told_of() {
     assert!(partition.wait_durable(2, SOON).is_err());
     let _ = log.close(SOON);
     assert!(told.try_recv().is_err(), "once");
+}
+
+/// A panic of the write-behind is not the end of the log: its partition says why it takes no more, to all who wait too, and
+/// what it took is there after the next open.
+#[test]
+fn a_partition_that_the_write_behind_panicked_over_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let config = TopicConfig::new().partitions(2).block_linger(SOON);
+    let topic = topic(&log, "t", config);
+    let (failed, other) = (topic.partition(0).unwrap(), topic.partition(1).unwrap());
+    failed.append(Record::new("taken")).unwrap();
+    failed.core.poison(&Error::new(ErrorKind::Internal, "the write-behind panicked: of old age"));
+    let words = |e: Error| {
+        assert_eq!(e.kind(), ErrorKind::Internal);
+        assert!(e.to_string().contains("of old age"), "{e}");
+    };
+    words(failed.append(Record::new("refused")).unwrap_err());
+    words(failed.wait_durable(1, SOON).unwrap_err());
+    words(failed.wait_written(1, SOON).unwrap_err());
+    assert_eq!(values(&failed), [b"taken"]);
+    other.append(Record::new("taken too")).unwrap();
+    other.wait_durable(1, SOON).unwrap();
+    drop((failed, other, topic, log));
+    let log = open(dir.path());
+    assert!(!log.report.has_losses());
+    assert_eq!(values(&t(&log)), [b"taken"]);
 }

@@ -37,6 +37,7 @@ impl PartitionCore {
 
     /// Lets there be an appender.
     fn lease(&self) -> Result<()> {
+        self.origin.check()?;
         let mut state = self.append.lock();
         match &state.refuse {
             Some(error) if error.kind() != ErrorKind::NoSpace => return Err(error.clone()),
@@ -158,6 +159,7 @@ impl Appender {
     #[inline]
     fn append_all(&mut self, records: &[Record<'_>]) -> Result<Appended> {
         let core = &*self.core;
+        core.origin.check()?;
         core.check_named(records)?;
         let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed);
         let total = core.check_sizes(records, segment_bytes)?;
@@ -201,6 +203,7 @@ impl Appender {
     /// Makes the bytes ready that a value of `len` bytes is to be filled into; how long its frame is.
     fn make_room(&mut self, len: usize) -> Result<usize> {
         let core = &*self.core;
+        core.origin.check()?;
         let frame = core.check_value(len, core.limits.segment_bytes.load(Ordering::Relaxed))?;
         let at_hand = self.head.as_ref().is_some_and(|head| head.has_room(frame));
         if !at_hand || core.lease.is_wanted() {
@@ -226,6 +229,9 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
+        if self.core.origin.is_fork() {
+            return;
+        }
         self.core.put_back(&mut self.head).leased = false;
     }
 }
@@ -274,6 +280,7 @@ impl Claim<'_> {
     fn commit_record(self, record: &Record<'_>, now: Option<Timestamp>) -> Result<u64> {
         let Claim { appender, len, frame } = self;
         let core = &*appender.core;
+        core.origin.check()?;
         // The size was allowed when the room was claimed, and stays so.
         let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed).max(frame as u64);
         // What the commit was given the time for is what is done, whatever is altered meanwhile.

@@ -27,6 +27,7 @@ use crate::segment::reader::Segment;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::{CLASSES, Want};
 use crate::storage::chunk::store_pair;
+use crate::storage::origin::Origin;
 use crate::tail::Tail;
 
 /// What one append call may carry, all its frames together.
@@ -115,6 +116,8 @@ pub(crate) struct PartitionCore {
     /// The part of the settings that every append looks at.
     pub(super) limits: Limits,
     pub(super) internal: bool,
+    /// The process that the log was opened in, which alone may use it.
+    pub(super) origin: Origin,
     pub(super) start: AtomicU64,
     /// Where the partition ended when the log was opened: what was appended since is of the log's epoch.
     opened_at: u64,
@@ -184,6 +187,7 @@ impl PartitionCore {
             me: me.clone(),
             internal: identity.tp.topic().starts_with("__"),
             identity: Arc::new(identity),
+            origin: engine.pool.origin(),
             engine,
             limits: Limits::new(&settings),
             settings: RwLock::new(settings),
@@ -272,6 +276,8 @@ impl PartitionCore {
         wait: Wait,
         expected_end: Option<u64>,
     ) -> Result<Appended> {
+        // Before any lock: whoever had it when the process was forked is not there to let it go.
+        self.origin.check()?;
         // Read once: what was checked is what is done, whatever is altered meanwhile.
         let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed);
         let total = self.check_sizes(records, segment_bytes)?;
@@ -538,6 +544,8 @@ impl PartitionCore {
         cursor: &mut Cursor,
         read: impl FnOnce(&mut Cursor, &Store<'_>) -> Result<T>,
     ) -> Result<T> {
+        // What a fork sees of the hot tail is what the process that owns it makes of it.
+        self.origin.check()?;
         let store = Store {
             identity: &self.identity,
             tail: &self.tail,
@@ -566,6 +574,7 @@ impl PartitionCore {
     ///
     /// Fails where nothing will ever come: the partition has failed, or is gone. A full disk passes.
     pub(crate) fn wait_for_records(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
+        self.origin.check()?;
         let mut state = self.hold();
         if self.end_offset() > position {
             return Ok(true);
@@ -579,6 +588,7 @@ impl PartitionCore {
 
     /// The same for what survives a power cut.
     pub(crate) fn wait_for_durable(&self, position: u64, signal: &Arc<Signal>) -> Result<bool> {
+        self.origin.check()?;
         if self.engine.is_durable() {
             self.durable.ring_past(position, signal)
         } else {
@@ -589,6 +599,7 @@ impl PartitionCore {
     /// The first record in offset order, at or after the start, whose timestamp is not before `target`
     /// (Kafka: `offsetsForTimes`).
     pub(crate) fn offset_for_time(&self, target: Timestamp) -> Result<Option<(u64, Timestamp)>> {
+        self.origin.check()?;
         let limit = self.high_watermark();
         let start = self.start_offset();
         // What is in segments is searched by their index; what is only in the tail is walked.
@@ -626,6 +637,7 @@ impl PartitionCore {
 
     /// The first record that has the largest timestamp.
     pub(crate) fn max_timestamp(&self) -> Result<Option<(u64, Timestamp)>> {
+        self.origin.check()?;
         let limit = self.high_watermark();
         let start = self.start_offset();
         let mut best: Option<(u64, Timestamp)> = None;

@@ -311,6 +311,7 @@ impl Reader {
     /// prove itself: the position stays, and [`Reader::seek`] can pass it.
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<ConsumerRecord<'_>>> {
+        self.partition.core.origin.check()?;
         if !self.ahead.as_mut().is_some_and(Ahead::stands) && !self.go_on()? {
             return Ok(None);
         }

@@ -96,6 +96,7 @@ impl PartitionCore {
         if self.durable_offset() >= target {
             return Ok(());
         }
+        self.origin.check()?;
         let Some(mut turn) = self.turns.take(target, || self.durable_offset()) else { return Ok(()) };
         let _flushing = self.flushing.lock();
         if self.durable_offset() >= target {
@@ -198,6 +199,7 @@ impl PartitionCore {
         if self.written_offset() >= target {
             return Ok(());
         }
+        self.origin.check()?;
         self.written.wait(target, deadline).map_err(|e| self.here(e))
     }
 
@@ -209,6 +211,7 @@ impl PartitionCore {
         if deadline.remaining().is_none() {
             return self.flush_to(target);
         }
+        self.origin.check()?;
         let me: Weak<dyn Duty> = self.me.clone();
         self.engine.flush_later(me, Duration::ZERO);
         self.durable.wait(target, deadline).map_err(|e| self.here(e))
@@ -216,6 +219,9 @@ impl PartitionCore {
 
     /// Calls `then` once everything below `target` is durable.
     pub(crate) fn when_durable(&self, target: u64, then: OnReached) {
+        if let Err(forked) = self.origin.check() {
+            return then(Err(forked));
+        }
         if self.durable_offset() >= target {
             return self.engine.call(then, Ok(()));
         }

@@ -73,3 +73,56 @@ fn one_that_wants_no_delay_rests_at_once() {
 fn one_that_may_not_rest_is_written_again() {
     assert_eq!(until_rest(Duration::ZERO, 2), ["step", "rest", "step", "rest", "step", "rest"]);
 }
+
+/// A partition that panics at everything, and tells what it is told of it.
+struct Panics(Sender<String>);
+
+impl Duty for Panics {
+    fn drain(&self, _: usize, _: bool) -> Stand {
+        panic!("the write of {}", 7)
+    }
+
+    fn rest(&self) -> bool {
+        panic!("the rest")
+    }
+
+    fn flush(&self) -> Result<()> {
+        panic!("the flush")
+    }
+
+    fn partition(&self) -> Option<Arc<PartitionCore>> {
+        None
+    }
+
+    fn evict(&self, _: u64) {}
+
+    fn retire(&self, _: bool) -> usize {
+        0
+    }
+
+    fn poison(&self, error: &Error) {
+        let _ = self.0.send(error.to_string());
+    }
+}
+
+#[test]
+fn a_panic_in_a_thread_of_the_engine_fails_its_partition_with_its_words_and_no_other() {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    engine.spawn("tapelog-write", Engine::write_loop).unwrap();
+    engine.spawn("tapelog-flush", Engine::flush_loop).unwrap();
+    let (told, words) = unbounded();
+    let panics: Arc<dyn Duty> = Arc::new(Panics(told));
+    engine.enqueue(Arc::clone(&panics));
+    assert!(words.recv().unwrap().contains("panicked: the write of 7"));
+    engine.flush_later(Arc::downgrade(&panics), Duration::ZERO);
+    assert!(words.recv().unwrap().contains("panicked: the flush"));
+    // Both threads go on.
+    let (told, calls) = unbounded();
+    let quiet = Quiet { linger: Duration::ZERO, told, restless: AtomicU64::new(0), steps: AtomicU64::new(0) };
+    engine.enqueue(Arc::new(quiet));
+    assert_eq!(calls.iter().collect::<Vec<_>>(), ["step", "rest"]);
+    engine.flush_later(Arc::downgrade(&panics), Duration::ZERO);
+    assert!(words.recv().unwrap().contains("panicked: the flush"));
+    assert!(engine.stop(Deadline::after(Duration::MAX)));
+}

@@ -38,6 +38,7 @@
 use crate::bytes::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
+use crate::frame::MAX_OFFSET;
 
 /// Bytes before the first block.
 pub(crate) const HEADER: usize = 64;
@@ -149,6 +150,9 @@ impl SegmentMeta {
 
     pub(crate) fn decode(bytes: &[u8; HEADER]) -> Result<Self, FormatError> {
         open(bytes, SEGMENT_MAGIC)?;
+        if u64_at(bytes, 32) >= MAX_OFFSET {
+            return Err(FormatError::Foreign);
+        }
         Ok(SegmentMeta {
             salt: u64_at(bytes, 8),
             topic_id: u64_at(bytes, 16),
@@ -222,6 +226,7 @@ impl Trailer {
             && end.position >= HEADER as u64
             && end.position.is_multiple_of(8)
             && end.position.checked_add(index_len + TRAILER as u64) == Some(file_len)
+            && end.next_offset <= MAX_OFFSET
             && end.next_offset >= meta.base_offset
             && end.max_timestamp.is_none_or(|(_, o)| (meta.base_offset..end.next_offset).contains(&o));
         agrees.then_some(trailer)

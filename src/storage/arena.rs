@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::chunk::{ChunkWriter, Home, Memory};
+use crate::storage::chunk::{ChunkWriter, Memory};
 use crate::storage::disk::Disk;
+use crate::storage::origin::Origin;
 use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SMALL, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;
@@ -46,6 +47,18 @@ pub(crate) struct Want {
     pub(crate) internal: bool,
 }
 
+/// Where memory goes when a chunk's last holder lets go.
+pub(crate) trait Home: Send + Sync {
+    /// A chunk left its tail; until it is given back it is pinned by readers.
+    fn evicted(&self, bytes: usize, internal: bool);
+    /// Whether this is a fork of the process that the memory belongs to: then it is touched no more.
+    fn is_fork(&self) -> bool {
+        false
+    }
+    /// The last holder is gone; `evicted` says whether [`Home::evicted`] was called before.
+    fn give_back(&self, memory: Memory, internal: bool, evicted: bool);
+}
+
 /// Hands out chunks under a budget.
 ///
 /// What is in tails (`used - pinned`) never exceeds the budget. What left its tail and is still held by readers is
@@ -55,6 +68,7 @@ pub(crate) struct Pool {
     /// Part of the budget that only internal topics may use.
     reserve: usize,
     incarnation: u64,
+    origin: Origin,
     /// Set at the end of the log: what is given back from then on may never have been written.
     keeps_files: AtomicBool,
     /// Where staging files go; `None` for heap.
@@ -127,11 +141,17 @@ impl Pool {
             budget,
             reserve: (budget / 16 / SMALL * SMALL).max(SMALL),
             incarnation,
+            origin: Origin::here(),
             keeps_files: AtomicBool::new(false),
             #[cfg(unix)]
             staging: None,
             state: Mutex::default(),
         })
+    }
+
+    /// The process that all of it belongs to.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Unlinks no file from now on. While a log is open chunks come back once they are written; at its end they come
@@ -419,6 +439,10 @@ impl State {
 }
 
 impl Home for Pool {
+    fn is_fork(&self) -> bool {
+        self.origin.is_fork()
+    }
+
     fn evicted(&self, bytes: usize, internal: bool) {
         let mut state = self.state.lock();
         state.pinned += bytes;

@@ -15,6 +15,8 @@
 //! What Rust cannot see is another process that writes into the staging file. It is made with mode 0600,
 //! exclusively, under the log's lock: who writes there has the rights to attach a debugger as well.
 
+#![allow(unsafe_code)]
+
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::mem::ManuallyDrop;
 #[cfg(unix)]
@@ -33,6 +35,7 @@ use crate::bytes::u64_at;
 #[cfg(unix)]
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{commit_word, is_marker, mix};
+use crate::storage::arena::Home;
 #[cfg(unix)]
 use crate::storage::disk::Disk;
 #[cfg(unix)]
@@ -290,6 +293,44 @@ impl Mapping {
     }
 }
 
+/// A word that is 1, and 0 in a process that is forked from this one; `None` where the kernel does not do that. It stays
+/// for as long as the process lives.
+#[cfg(target_os = "linux")]
+pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+    const PAGE: usize = 4096;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a page of zeros where the kernel finds room. Nobody but these calls has its address until the word is given
+    // away, and then it is never unmapped. What the kernel does in a fork, it does before anything runs there.
+    unsafe {
+        let page = mmap_anonymous(std::ptr::null_mut(), PAGE, protection, MapFlags::PRIVATE).ok()?;
+        if madvise(page, PAGE, Advice::LinuxWipeOnFork).is_err() {
+            let _ = munmap(page, PAGE);
+            return None;
+        }
+        let word = AtomicU64::from_ptr(page.cast());
+        word.store(1, Ordering::Relaxed);
+        Some(word)
+    }
+}
+
+/// For tests: a fork of this process, which does `what` and ends, in half a minute at most.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn fork(what: impl FnOnce()) -> rustix::process::Pid {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    // SAFETY: the child has a copy of all memory, and of the threads this one alone. It ends here, with nothing dropped and
+    // nothing unwound that the parent has as well.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(30);
+            let done = catch_unwind(AssertUnwindSafe(what));
+            libc::_exit(i32::from(done.is_err()));
+        }
+        rustix::process::Pid::from_raw(child).expect("a process can be forked")
+    }
+}
+
 /// How many flushes are under way, in a word of a staging file's head (see `witness.rs`). It has a mapping of its own, so
 /// that who counts keeps no slots.
 #[cfg(unix)]
@@ -345,14 +386,6 @@ pub(crate) fn store_pair(out: &mut [u8; 16], low: u64, high: u64) {
         out[..8].copy_from_slice(&low.to_le_bytes());
         out[8..].copy_from_slice(&high.to_le_bytes());
     }
-}
-
-/// Where memory goes when a chunk's last holder lets go.
-pub(crate) trait Home: Send + Sync {
-    /// A chunk left its tail; until it is given back it is pinned by readers.
-    fn evicted(&self, bytes: usize, internal: bool);
-    /// The last holder is gone; `evicted` says whether [`Home::evicted`] was called before.
-    fn give_back(&self, memory: Memory, internal: bool, evicted: bool);
 }
 
 /// A piece of the hot tail, as readers see it.
@@ -449,6 +482,9 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        if self.home.is_fork() {
+            return;
+        }
         // SAFETY: `memory` is not touched again, this is the drop of its only holder. `Arc` made every use of other
         // holders happen before this, so whoever gets the memory next may write it.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
@@ -648,6 +684,9 @@ impl ChunkWriter {
 
 impl Drop for ChunkWriter {
     fn drop(&mut self) {
+        if self.chunk.home.is_fork() {
+            return;
+        }
         self.abandon();
         self.chunk.sealed.store(true, Ordering::Release);
     }

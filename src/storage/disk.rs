@@ -215,7 +215,10 @@ mod unix {
                 let ours = file.metadata()?;
                 match std::fs::symlink_metadata(path) {
                     Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => {
-                        return Ok(Some(Box::new(Held { file, process: std::process::id() })));
+                        let process = std::process::id();
+                        let held =
+                            |folder| -> Box<dyn Send + Sync> { Box::new(Held { file, folder, process }) };
+                        return Ok(lock_folder(path)?.map(held));
                     }
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -230,6 +233,20 @@ mod unix {
 
         fn place(&self, path: &Path) -> Option<Place> {
             place_of(path)
+        }
+    }
+
+    /// Locks the folder that the file at `path` is in; `None` where another handle has. Whoever is there already may have had
+    /// the file removed under him, and holds what has no name any more.
+    fn lock_folder(path: &Path) -> io::Result<Option<File>> {
+        let folder = File::open(path.parent().unwrap_or(path))?;
+        loop {
+            match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => {}
+                // There are file systems that lock files only.
+                Ok(()) | Err(_) => return Ok(Some(folder)),
+            }
         }
     }
 
@@ -309,10 +326,11 @@ mod unix {
         }
     }
 
-    /// A locked file. A forked child shares the lock: it must not release it for its parent, and the parent must
+    /// A locked file, and the folder that it is in. A forked child shares the lock: it must not release it for its parent, and the parent must
     /// release it, not merely close its descriptor, to be rid of it while the child lives.
     struct Held {
         file: File,
+        folder: File,
         process: u32,
     }
 
@@ -320,7 +338,9 @@ mod unix {
         fn drop(&mut self) {
             if std::process::id() == self.process {
                 // Closing the descriptor does the same where nobody forked.
-                let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+                for locked in [&self.folder, &self.file] {
+                    let _ = rustix::fs::flock(locked, FlockOperation::Unlock);
+                }
             }
         }
     }

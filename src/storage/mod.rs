@@ -11,6 +11,7 @@ pub(crate) mod file;
 #[cfg(unix)]
 pub(crate) mod granules;
 pub(crate) mod marks;
+pub(crate) mod origin;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub(crate) mod pages;
 pub(crate) mod publish;

@@ -13,7 +13,7 @@ use crate::error::Error;
 #[cfg(unix)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::frame::{FrameView, mix};
+use crate::frame::{FrameView, MAX_OFFSET, mix};
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
 use crate::storage::disk::Disk;
@@ -249,7 +249,9 @@ impl<'a> Iterator for ProvedFrames<'a> {
         let at = self.at;
         // A zero word has length 0, which `parse` refuses like any length that does not fit.
         let frame = self.bytes.get(at..).and_then(|rest| FrameView::parse(rest).ok());
-        match frame.filter(|frame| frame.verify(mix(self.salt, at)).is_ok()) {
+        let proved =
+            |frame: &FrameView<'_>| frame.offset() < MAX_OFFSET && frame.verify(mix(self.salt, at)).is_ok();
+        match frame.filter(proved) {
             Some(frame) => {
                 self.at += frame.len();
                 Some((at, frame))
@@ -369,7 +371,7 @@ fn slot_at(source: &Arc<Source>, header: &FileHeader, bytes: &[u8], granule: usi
     let slot = SlotHeader::parse(bytes, header.key, position)?;
     let len = slot.len as usize;
     let fits = len.is_multiple_of(GRANULE) && granule + len / GRANULE <= header.granules as usize;
-    let ours = slot.incarnation == header.incarnation && fits;
+    let ours = slot.incarnation == header.incarnation && slot.base_offset < MAX_OFFSET && fits;
     ours.then(|| StagedChunk {
         topic_id: slot.topic_id,
         partition: slot.partition,

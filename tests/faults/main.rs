@@ -36,3 +36,7 @@ mod edits;
 mod hostile;
 #[cfg(unix)]
 mod kill;
+#[cfg(unix)]
+mod owners;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod steps;

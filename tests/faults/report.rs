@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// What a test counts. All but the first two must be 0 in the end.
+/// What a test counts. What was lost or wrong, and panics, must be 0 in the end.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Faults that were made.
@@ -46,6 +46,8 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// Panics of the library.
     pub(crate) panics: u64,
+    /// Instructions that were stepped through, where that is what the test does.
+    pub(crate) instructions: u64,
     /// The first things that went wrong, in words.
     told: Vec<String>,
 }
@@ -114,8 +116,10 @@ pub(crate) fn run(test: &str, what: impl FnOnce(&mut Run)) {
     let (t, secs) = (&mut run.tally, run.began.elapsed().as_secs_f64());
     // An assertion of the test itself is something wrong, too.
     t.wrong += u64::from(ended.is_err());
+    let more =
+        if t.instructions == 0 { String::new() } else { format!(r#","instructions":{}"#, t.instructions) };
     println!(
-        r#"{{"test":"{test}","seed":{},"cycles":{},"acked":{},"lost":{},"wrong":{},"panics":{},"secs":{secs:.1}}}"#,
+        r#"{{"test":"{test}","seed":{},"cycles":{},"acked":{},"lost":{},"wrong":{},"panics":{},"secs":{secs:.1}{more}}}"#,
         run.seed, t.cycles, t.acked, t.lost, t.wrong, t.panics
     );
     let told = run.tally.told.join("\n");

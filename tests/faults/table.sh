@@ -6,14 +6,18 @@ cd "$(dirname "$0")/../.."
 page=src/docs/reliability.md
 lines=$(mktemp)
 trap 'rm -f "$lines" "$lines.page"' EXIT
-cargo test --release --test faults -- --nocapture --test-threads 1 | tee "$lines.page" | grep -o '{"test":.*}' \
+{
+  cargo test --release --test faults -- --nocapture --test-threads 1
+  cargo test --release --lib forks -- --nocapture --test-threads 1
+} | tee "$lines.page" | grep -o '{"test":.*}' \
   | grep -v 'meant to fail' | sort >"$lines"
 
 # The lines are flat, so splitting at commas and colons is all the parsing there is.
 table() {
   echo '| test | faults | acknowledged | lost | wrong | panics | seconds | seed |'
   echo '|---|---:|---:|---:|---:|---:|---:|---:|'
-  sed -E -e 's/^\{"test":"([^"]*)","skipped":"([^"]*)"\}$/| \1 | skipped: \2 | | | | | | |/' \
+  sed -E -e 's/^\{"test":"([^"]*)"(.*),"instructions":([0-9]+)\}$/{"test":"\1 (\3 instructions)"\2}/' \
+    -e 's/^\{"test":"([^"]*)","skipped":"([^"]*)"\}$/| \1 | skipped: \2 | | | | | | |/' \
     -e 's/^\{"test":"([^"]*)","seed":([0-9]+),"cycles":([0-9]+),"acked":([0-9]+),"lost":([0-9]+),"wrong":([0-9]+),"panics":([0-9]+),"secs":([0-9.]+)\}$/| \1 | \3 | \4 | \5 | \6 | \7 | \8 | \2 |/' "$lines"
 }
 awk -v table="$(table)" '

@@ -413,6 +413,10 @@ impl ShareConsumer {
 
 impl Drop for ShareConsumer {
     fn drop(&mut self) {
+        // A fork is no member of the group.
+        if self.log.is_forked() {
+            return;
+        }
         self.let_go();
     }
 }
