@@ -24,6 +24,10 @@ mod report;
 
 #[cfg(unix)]
 mod bits;
+#[cfg(target_os = "linux")]
+mod bombs;
+#[cfg(unix)]
+mod child;
 #[cfg(unix)]
 mod damage;
 #[cfg(unix)]
@@ -32,3 +36,10 @@ mod edits;
 mod hostile;
 #[cfg(unix)]
 mod kill;
+#[cfg(target_os = "linux")]
+mod limits;
+#[cfg(unix)]
+mod names;
+#[cfg(unix)]
+mod panics;
+mod time;
