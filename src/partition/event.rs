@@ -73,6 +73,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Records that were written cannot be read any more: [`LogBuilder::scrub`](crate::LogBuilder::scrub) came to them. What is
+    /// around them can be read. Told once for each block.
+    #[non_exhaustive]
+    DamageFound {
+        /// The partition.
+        partition: TopicPartition,
+        /// What a read of them gives, with file, position, and the first offset where it is known.
+        error: Error,
+    },
     /// A codec failed or panicked where it was to compress: such blocks are stored uncompressed. Told once for each codec.
     #[non_exhaustive]
     CodecFailed {
