@@ -39,7 +39,7 @@ pub(crate) const EDGES: &[u64] = &[
 ];
 
 /// Changes some bytes of a file: most often whole fields, at their places.
-fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..1 + random.below(3) {
         let len = bytes.len() as u64;
         if len < 16 {

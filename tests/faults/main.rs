@@ -29,9 +29,13 @@ mod bombs;
 #[cfg(unix)]
 mod child;
 #[cfg(unix)]
+mod corpus;
+#[cfg(unix)]
 mod damage;
 #[cfg(unix)]
 mod edits;
+#[cfg(target_os = "linux")]
+mod full;
 #[cfg(unix)]
 mod hostile;
 #[cfg(unix)]
