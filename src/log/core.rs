@@ -19,6 +19,7 @@ use crate::log::catalog::{
 use crate::log::keeper::Keeper;
 use crate::log::report::RecoveryReport;
 use crate::log::root::{RootFile, ends};
+use crate::log::scrub::Scrub;
 use crate::partition::core::{Opened, PartitionCore, Wait};
 use crate::partition::records::Identity;
 use crate::partition::settle::flush_all;
@@ -140,6 +141,8 @@ pub(crate) struct LogCore {
     /// Where the floor above keeps what belongs to this log.
     upper: OnceLock<Arc<dyn Any + Send + Sync>>,
     pub(crate) keeper: Keeper,
+    /// Kept here for the keeper, where the log is to be read over and over.
+    pub(crate) scrub: OnceLock<Arc<Scrub>>,
 }
 
 impl LogCore {
@@ -166,6 +169,7 @@ impl LogCore {
             version: AtomicU64::new(0),
             watchers: Mutex::default(),
             upper: OnceLock::new(),
+            scrub: OnceLock::new(),
         })
     }
 

@@ -22,6 +22,7 @@ mod reopening;
 pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod root;
+pub(crate) mod scrub;
 #[cfg(test)]
 mod stories;
 pub(crate) mod topic;

@@ -29,6 +29,7 @@ use crate::log::core::{
 use crate::log::corruption::{OnCorruption, hear};
 use crate::log::report::{RecoveryItem, RecoveryReport};
 use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose, ends};
+use crate::log::scrub::Scrub;
 use crate::partition::core::{Opened, PartitionCore};
 use crate::partition::cursor::Cursor;
 use crate::partition::cursor::Store;
@@ -75,6 +76,7 @@ pub struct LogBuilder {
     max_block: Duration,
     staging: Option<PathBuf>,
     offsets_retention: Option<Duration>,
+    scrub: Option<u64>,
     pub(super) hook: Option<Hook>,
     pub(super) on_corruption: OnCorruption,
     /// What an open just before this one, of the same call, found and did.
@@ -96,6 +98,7 @@ impl Default for LogBuilder {
             max_block: Duration::from_secs(60),
             staging: None,
             offsets_retention: None,
+            scrub: None,
             hook: None,
             on_corruption: OnCorruption::default(),
             earlier: None,
@@ -154,6 +157,15 @@ impl LogBuilder {
     #[must_use]
     pub fn offsets_retention(mut self, retention: Duration) -> Self {
         self.offsets_retention = Some(retention);
+        self
+    }
+
+    /// Reads records that nobody reads, so many bytes of files in a second, and tells of damage by
+    /// [`Event::DamageFound`]: never, unless set. Only segments that are complete are read, round after round, of which one
+    /// begins an hour after the one before at the earliest.
+    #[must_use]
+    pub fn scrub(mut self, bytes_per_second: u64) -> Self {
+        self.scrub = Some(bytes_per_second);
         self
     }
 
@@ -414,7 +426,11 @@ impl LogBuilder {
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
             .collect();
         engine.start()?;
-        Ok(LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, Some(disk)))
+        let log = LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, Some(disk));
+        if let Some(rate) = self.scrub {
+            let _ = log.scrub.set(Scrub::begin(&log, rate)); // a log is opened once
+        }
+        Ok(log)
     }
 }
 

@@ -635,6 +635,13 @@ impl PartitionCore {
         Ok(None)
     }
 
+    /// The segments that nothing is appended to any more.
+    pub(crate) fn sealed_segments(&self) -> Vec<Arc<Segment>> {
+        let mut segments = self.chain.segments().to_vec();
+        segments.pop();
+        segments
+    }
+
     /// The first record that has the largest timestamp.
     pub(crate) fn max_timestamp(&self) -> Result<Option<(u64, Timestamp)>> {
         self.origin.check()?;

@@ -84,6 +84,15 @@ pub enum Event {
         /// The offset that was committed.
         offset: u64,
     },
+    /// Records that were written cannot be read any more: [`LogBuilder::scrub`](crate::LogBuilder::scrub) came to them. What is
+    /// around them can be read. Told once for each block.
+    #[non_exhaustive]
+    DamageFound {
+        /// The partition.
+        partition: TopicPartition,
+        /// What a read of them gives, with file, position, and the first offset where it is known.
+        error: Error,
+    },
     /// A codec failed or panicked where it was to compress: such blocks are stored uncompressed. Told once for each codec.
     #[non_exhaustive]
     CodecFailed {

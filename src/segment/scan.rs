@@ -56,6 +56,8 @@ pub(crate) struct SegmentScan {
     pub(crate) file_name: String,
     pub(crate) file_len: u64,
     pub(crate) file_id: FileId,
+    /// How many names the file has.
+    pub(crate) links: u64,
     /// It has a trailer, and (where walked) unbroken blocks, but for corruption below the floor, up to it.
     pub(crate) sealed: bool,
     /// After the last block before the first torn place. Where the last blocks below the floor are destroyed, the
@@ -305,6 +307,7 @@ pub(crate) fn scan(
         file_name: file_name.to_owned(),
         file_len,
         file_id: file.id()?,
+        links: file.links()?,
         sealed: false,
         end: empty,
         complete: empty,

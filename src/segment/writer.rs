@@ -73,6 +73,10 @@ impl SegmentWriter {
         segment_bytes: u64,
     ) -> Result<Self> {
         let file = directory.shared(&folder.join(&scan.file_name), true, scan.file_id)?;
+        if scan.links > 1 {
+            let message = "the file has another name as well (a hard link), and would change there when it is written to";
+            return Err(Error::new(ErrorKind::ForeignFile, message).at_path(file.path()));
+        }
         let end = scan.end;
         let index = scan.index.clone();
         let segment = Segment::new(Arc::clone(directory), folder, file, scan.meta, end, index);

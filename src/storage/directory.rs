@@ -172,6 +172,32 @@ impl Directory {
         }
     }
 
+    /// The absolute path of something in a folder; no link on the way leads out of this directory.
+    fn inside(&self, rel: &Path) -> Result<PathBuf> {
+        let path = self.path(rel)?;
+        self.check_folder(rel.parent().unwrap_or(Path::new("")))?;
+        Ok(path)
+    }
+
+    /// Fails where a folder of `rel` is something else. Each is looked at once: who plants a link in a log that is open
+    /// has its owner's rights. What is missing, the caller will find.
+    fn check_folder(&self, rel: &Path) -> Result<()> {
+        if rel == Path::new("") || self.made.lock().contains(rel) {
+            return Ok(());
+        }
+        self.check_folder(rel.parent().unwrap_or(Path::new("")))?;
+        let path = self.root.join(rel);
+        match self.disk.kind(&path) {
+            Ok(Some(EntryKind::Directory)) => {
+                self.made.lock().insert(rel.to_path_buf());
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&path)),
+            Err(e) => Err(named("look at", &path, e)),
+        }
+    }
+
     /// Creates a file for reading and writing; the name must be free.
     pub(crate) fn create(&self, rel: &Path) -> Result<File> {
         let (raw, path) = self.create_new(rel)?;
@@ -188,7 +214,7 @@ impl Directory {
 
     fn create_new(&self, rel: &Path) -> Result<(Box<dyn RawFile>, PathBuf)> {
         self.latch.check()?;
-        let path = self.path(rel)?;
+        let path = self.inside(rel)?;
         let raw = self.descriptors.spend(|| self.disk.create_new(&path));
         Ok((raw.map_err(|e| named("create", &path, e))?, path))
     }
@@ -205,7 +231,7 @@ impl Directory {
 
     /// Opens a regular file; a link, pipe or device is [`ErrorKind::ForeignFile`].
     pub(crate) fn open(&self, rel: &Path, write: bool) -> Result<File> {
-        let path = self.path(rel)?;
+        let path = self.inside(rel)?;
         let raw = self.descriptors.spend(|| self.disk.open(&path, write));
         Ok(File::new(raw.map_err(|e| named("open", &path, e))?, path, Arc::clone(&self.latch)))
     }
@@ -223,13 +249,14 @@ impl Directory {
     }
 
     pub(crate) fn exists(&self, rel: &Path) -> Result<bool> {
-        let path = self.path(rel)?;
+        let path = self.inside(rel)?;
         Ok(self.disk.kind(&path).map_err(|e| named("look at", &path, e))?.is_some())
     }
 
     /// What is in a folder, by name.
     pub(crate) fn list(&self, rel: &Path) -> Result<Vec<Entry>> {
         let path = self.path(rel)?;
+        self.check_folder(rel)?;
         let mut entries =
             self.descriptors.spend(|| self.disk.list(&path)).map_err(|e| named("list", &path, e))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -252,13 +279,7 @@ impl Directory {
             let path = self.root.join(&folder);
             match self.disk.create_dir(&path) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    if self.disk.kind(&path).map_err(|e| named("look at", &path, e))?
-                        != Some(EntryKind::Directory)
-                    {
-                        return Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&path));
-                    }
-                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.check_folder(&folder)?,
                 Err(e) => return Err(named("create directory", &path, e)),
             }
             self.made.lock().insert(folder.clone());
@@ -297,7 +318,7 @@ impl Directory {
 
     /// Removes a file; its absence survives a power cut after [`Directory::sync_dir`] of its folder.
     pub(crate) fn remove_file(&self, rel: &Path) -> Result<()> {
-        let path = self.path(rel)?;
+        let path = self.inside(rel)?;
         self.disk.remove_file(&path).map_err(|e| named("remove", &path, e))
     }
 
@@ -324,7 +345,7 @@ impl Directory {
     /// Gives a file or folder another name inside this directory.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.latch.check()?;
-        let (old, new) = (self.path(from)?, self.path(to)?);
+        let (old, new) = (self.inside(from)?, self.inside(to)?);
         self.disk.rename(&old, &new).map_err(|e| named("rename", &old, e))?;
         self.made.lock().retain(|f| !f.starts_with(from));
         self.flushed.lock().retain(|f| !f.starts_with(from));
@@ -333,7 +354,9 @@ impl Directory {
 
     /// Makes the names in a folder survive a power cut; like any flush, one failure is for ever.
     pub(crate) fn sync_dir(&self, rel: &Path) -> Result<()> {
-        self.sync_absolute(&self.path(rel)?)
+        let path = self.path(rel)?;
+        self.check_folder(rel)?;
+        self.sync_absolute(&path)
     }
 
     fn sync_absolute(&self, path: &Path) -> Result<()> {
@@ -470,6 +493,33 @@ mod tests {
         assert_eq!(d.create_dir_all(Path::new("link")).unwrap_err().kind(), ErrorKind::ForeignFile);
         d.remove_dir_all(Path::new("")).unwrap();
         assert!(Path::new("/etc/passwd").exists());
+    }
+
+    /// Only the last name of a path was looked at: with a link for its folder, a topic that was deleted took files outside
+    /// along, and records of another directory were read and written as if they were here.
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_not_gone_through() {
+        let (temp, d) = directory();
+        let (p, outside) = (Path::new, temp.path().join("outside"));
+        std::fs::create_dir_all(outside.join("0")).unwrap();
+        std::fs::write(outside.join("0/f"), "mine").unwrap();
+        std::os::unix::fs::symlink(&outside, d.root().join("topic")).unwrap();
+        let failed = [
+            d.remove_dir_all(p("topic")).unwrap_err(),
+            d.remove_dir_all(p("topic/0")).unwrap_err(),
+            d.remove_file(p("topic/0/f")).unwrap_err(),
+            d.rename(p("topic/0/f"), p("f")).unwrap_err(),
+            d.open(p("topic/0/f"), false).unwrap_err(),
+            d.create(p("topic/g")).unwrap_err(),
+            d.list(p("topic")).unwrap_err(),
+            d.exists(p("topic/0")).unwrap_err(),
+            d.sync_dir(p("topic")).unwrap_err(),
+            d.create_dir_all(p("topic/1")).unwrap_err(),
+        ];
+        assert!(failed.iter().all(|e| e.kind() == ErrorKind::ForeignFile), "{failed:?}");
+        assert!(failed.iter().all(|e| e.path() == Some(d.root().join("topic").as_path())), "{failed:?}");
+        assert_eq!(std::fs::read(outside.join("0/f")).unwrap(), b"mine");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
     }
 
     #[test]

@@ -329,6 +329,11 @@ impl File {
         self.0.with(|raw| raw.id())?.map_err(|e| Error::io("look at", self.path(), e))
     }
 
+    /// How many names the file has.
+    pub(crate) fn links(&self) -> Result<u64> {
+        self.0.with(|raw| raw.links())?.map_err(|e| Error::io("look at", self.path(), e))
+    }
+
     /// Fills `buf` from `at` on as far as the file goes, and returns how much that was.
     pub(crate) fn read_at_most(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         let mut done = 0;

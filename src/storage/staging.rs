@@ -26,9 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bytes::{put, u32_at, u64_at};
-#[cfg(unix)]
-use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 #[cfg(unix)]
 use crate::storage::chunk::Mapping;
 use crate::storage::disk::{Disk, named};
@@ -97,12 +95,18 @@ impl FileHeader {
         out
     }
 
-    pub(crate) fn parse(bytes: &[u8]) -> Result<FileHeader, &'static str> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<FileHeader> {
         let whole = bytes.get(..FILE_HEADER);
         let proved = |b: &&[u8]| u32_at(b, 0) == MAGIC && u32_at(b, 4) == crc32fast::hash(&b[8..]);
-        let bytes = whole.filter(proved).ok_or("not a staging file, or its header is damaged")?;
-        if u32_at(bytes, 8) != VERSION || u32_at(bytes, 12) as usize != GRANULE {
-            return Err("a staging file of another version");
+        let Some(bytes) = whole.filter(proved) else {
+            let what = "not a staging file, or its header is damaged";
+            return Err(Error::new(ErrorKind::CorruptRecord, what));
+        };
+        let (version, granule) = (u32_at(bytes, 8), u32_at(bytes, 12) as usize);
+        if (version, granule) != (VERSION, GRANULE) {
+            let what =
+                format!("staging file is of format version {version}; this build reads version {VERSION}");
+            return Err(Error::new(ErrorKind::UnsupportedVersion, what));
         }
         Ok(FileHeader {
             file_id: u64_at(bytes, 16),
@@ -173,7 +177,7 @@ pub(crate) fn read_header(
     let n = read_at(&*open(disk, path)?, path, &mut bytes, 0)?;
     let header = match FileHeader::parse(&bytes[..n]) {
         Ok(header) => header,
-        Err(what) => return Ok(Err(Error::new(ErrorKind::CorruptRecord, what).at_path(path))),
+        Err(e) => return Ok(Err(e.at_path(path))),
     };
     if (header.file_id, header.number) != (file_id, number) {
         let message = "the staging file is not what its name says";

@@ -28,10 +28,18 @@ mod traps;
 
 #[cfg(unix)]
 mod bits;
+#[cfg(target_os = "linux")]
+mod bombs;
+#[cfg(unix)]
+mod child;
+#[cfg(unix)]
+mod corpus;
 #[cfg(unix)]
 mod damage;
 #[cfg(unix)]
 mod edits;
+#[cfg(target_os = "linux")]
+mod full;
 #[cfg(unix)]
 mod hostile;
 #[cfg(unix)]
@@ -40,3 +48,10 @@ mod kill;
 mod owners;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod steps;
+#[cfg(target_os = "linux")]
+mod limits;
+#[cfg(unix)]
+mod names;
+#[cfg(unix)]
+mod panics;
+mod time;

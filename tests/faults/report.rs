@@ -111,7 +111,12 @@ impl Run {
 
 /// Runs a test, prints its line, and fails if anything was lost or wrong.
 pub(crate) fn run(test: &str, what: impl FnOnce(&mut Run)) {
-    let mut run = Run { seed: seed(), tally: Tally::default(), began: Instant::now() };
+    run_since(Instant::now(), test, what);
+}
+
+/// The same for a test that began before it was known whether it can run here.
+pub(crate) fn run_since(began: Instant, test: &str, what: impl FnOnce(&mut Run)) {
+    let mut run = Run { seed: seed(), tally: Tally::default(), began };
     let ended = catch_unwind(AssertUnwindSafe(|| what(&mut run)));
     let (t, secs) = (&mut run.tally, run.began.elapsed().as_secs_f64());
     // An assertion of the test itself is something wrong, too.
