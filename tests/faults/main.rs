@@ -16,7 +16,11 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
+mod changes;
+#[cfg(target_os = "linux")]
 mod cuts;
+#[cfg(target_os = "linux")]
+mod image;
 #[allow(dead_code)]
 mod model;
 #[allow(dead_code)] // what one row does not need, another does
@@ -32,3 +36,5 @@ mod edits;
 mod hostile;
 #[cfg(unix)]
 mod kill;
+#[cfg(target_os = "linux")]
+mod power;
