@@ -275,6 +275,10 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<SegmentScan>
     }
     let after_power_cut = !r.clean && r.survived_on.is_none();
     if after_power_cut {
+        // A flush may have failed before: then what is in memory may be what is not on the disk.
+        for (_, _, name) in &names {
+            r.directory.open(&r.folder.join(name), false)?.forget_cached()?;
+        }
         set_stillborn_aside(r, &mut names, done)?;
     }
     let mut scans = Vec::with_capacity(names.len());
