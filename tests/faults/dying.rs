@@ -8,8 +8,12 @@ use std::time::Duration;
 use tapelog::{ErrorKind, Log, Partition};
 
 use crate::image::{Image, Kind};
-use crate::model::{Expected, SOON, TOPIC, builder, config};
-use crate::report::{Random, Run, Tally, effort, run};
+use crate::model::{Expected, SOON, TOPIC, builder, config, value};
+use crate::power::files_in;
+use crate::report::{Random, Tally, effort, run};
+
+/// What the disk has that promises more.
+const ROOM: u64 = 16 << 20;
 
 fn open(folder: &Path) -> tapelog::Result<(Log, Partition)> {
     let log = builder().max_block(Duration::from_millis(100)).open(folder)?;
@@ -19,7 +23,10 @@ fn open(folder: &Path) -> tapelog::Result<(Log, Partition)> {
 
 /// Appends and flushes until that fails, at most so often.
 fn fill(partition: &Partition, expected: &mut Expected, times: u64) -> Option<tapelog::Error> {
-    (0..times).find_map(|_| expected.append(partition, 40).and_then(|()| expected.flush(partition)).err())
+    (0..times).find_map(|_| {
+        let appended = (0..12).try_for_each(|_| expected.append(partition, 2));
+        appended.and_then(|()| expected.flush(partition)).err()
+    })
 }
 
 /// Opens what is left and checks it against all that was acknowledged as durable; where it opens, and how far it goes.
@@ -51,7 +58,7 @@ fn flush_fails(image: &Image, at_once: bool, tally: &mut Tally, words: &str) {
     for _ in 0..50 {
         let _ = expected.append(&partition, 1);
         let durable = expected.durable;
-        if partition.wait_durable(durable + 1, SOON).is_ok() {
+        if expected.appended() > durable && partition.wait_durable(durable + 1, SOON).is_ok() {
             tally.wrong(|| format!("{words}: acknowledged after {failed:?}"));
         }
     }
@@ -75,13 +82,13 @@ fn flush_fails(image: &Image, at_once: bool, tally: &mut Tally, words: &str) {
 #[test]
 fn a_flush_that_failed_is_never_believed_again() {
     let test = "12 a flush fails on a disk that is smaller than it says";
-    for cycle in 0..effort(1, 1) {
-        let Some(image) = Image::with_little_room_or_skip(test, Kind::Ext4, 24 << 20) else { return };
-        let _ = (cycle, image);
-    }
+    let Some(mut image) = Image::with_little_room_or_skip(test, Kind::Ext4, ROOM) else { return };
     run(test, |run| {
-        for cycle in 0..effort(4, 40) {
-            let image = Image::with_little_room_or_skip(test, Kind::Ext4, 24 << 20).unwrap();
+        for cycle in 0..effort(4, 60) {
+            if cycle > 0 {
+                drop(image);
+                image = Image::with_little_room_or_skip(test, Kind::Ext4, ROOM).unwrap();
+            }
             flush_fails(&image, cycle % 2 == 1, &mut run.tally, &format!("cycle {cycle}"));
         }
     });
@@ -92,7 +99,7 @@ fn a_flush_that_failed_is_never_believed_again() {
 fn a_segment_is_cut_short_under_an_open_log() {
     run("13 a segment is cut short by another process", |run| {
         let mut random = run.random();
-        for cycle in 0..effort(60, 2_000) {
+        for cycle in 0..effort(15, 1_000) {
             let folder = tempfile::tempdir().unwrap();
             let (log, partition) = open(folder.path()).unwrap();
             let mut expected = Expected::default();
@@ -114,4 +121,104 @@ fn a_segment_is_cut_short_under_an_open_log() {
             }
         }
     });
+}
+
+/// Has another process cut a segment of the topic, at a random length.
+fn cut_a_segment_short(folder: &Path, random: &mut Random) {
+    let mut segments = Vec::new();
+    files_in(&folder.join("topics"), &mut segments);
+    segments.retain(|path| path.to_string_lossy().contains("/t."));
+    segments.sort();
+    let segment = &segments[random.below(segments.len() as u64) as usize];
+    let len = random.below(20_000);
+    let done = Command::new("truncate").args(["--size", &len.to_string()]).arg(segment).status();
+    assert!(done.unwrap().success());
+}
+
+/// Reads every record that can be read, wherever what cannot be lies between.
+fn read_all(partition: &Partition, tally: &mut Tally, words: &str) {
+    for offset in partition.start_offset()..partition.end_offset() {
+        let read = partition.reader(offset).and_then(|mut reader| {
+            let record = reader.try_next()?;
+            Ok(record.map(|record| (record.offset(), record.value().map(<[u8]>::to_vec))))
+        });
+        match read {
+            // What cannot be read may be skipped, and is told when it is read itself.
+            Ok(Some((found, bytes))) if bytes.as_deref() != Some(&value(0, found)[..]) || found < offset => {
+                tally.wrong(|| format!("{words}: {found} is read at {offset}, with other bytes"));
+            }
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::CorruptRecord | ErrorKind::Storage) => {}
+            Err(e) => tally.wrong(|| format!("{words}: at {offset}: {e:?}")),
+        }
+    }
+}
+
+/// The file system goes away under a log that is written and read. Where its staging file lies elsewhere, no store can hit
+/// what is gone: everything that has to do with the disk fails, and this process, which is the test's own, lives.
+fn disk_dies(image: &mut Image, random: &mut Random, tally: &mut Tally, words: &str) {
+    let (folder, staging) = (image.path().join("log"), image.beside.join("staging"));
+    std::fs::create_dir_all(&staging).unwrap();
+    let open = || -> tapelog::Result<(Log, Partition)> {
+        let log = builder().staging(&staging).max_block(Duration::from_millis(100)).open(&folder)?;
+        let partition = log.ensure_topic(TOPIC, config(1))?.partition(0)?;
+        Ok((log, partition))
+    };
+    let (log, partition) = open().unwrap();
+    let mut expected = Expected::default();
+    assert!(fill(&partition, &mut expected, 5 + random.below(20)).is_none());
+    image.cut(random.one_in(2));
+    for _ in 0..2_000 {
+        // More than the budget: the appends end with an error as well.
+        let appended = expected.append(&partition, 2);
+        if appended.is_err() {
+            break;
+        }
+        if expected.appended() > expected.durable
+            && partition.wait_durable(expected.durable + 1, SOON).is_ok()
+        {
+            tally.wrong(|| format!("{words}: acknowledged by a disk that is gone, {appended:?}"));
+        }
+    }
+    if expected.append(&partition, 1).is_ok() {
+        tally.wrong(|| format!("{words}: the appends go on"));
+    }
+    read_all(&partition, tally, words);
+    let closed = log.close(SOON);
+    if closed.is_ok() {
+        tally.wrong(|| format!("{words}: the log was closed on a disk that is gone"));
+    }
+    drop(partition);
+    tally.cycles += 1;
+    image.remount(0);
+    match tally.guard(|| format!("{words}: panicked"), open) {
+        None => {}
+        Some(Err(e)) => tally.lost(1, || format!("{words}: does not open: {e:?}")),
+        Some(Ok((log, partition))) => {
+            expected.check(&partition, expected.durable, tally, words);
+            drop((partition, log));
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&staging).unwrap();
+}
+
+fn disks_die(test: &str, kind: Kind) {
+    let Some(mut image) = Image::or_skip(test, kind) else { return };
+    run(test, |run| {
+        let mut random = run.random();
+        for cycle in 0..effort(10, 300) {
+            disk_dies(&mut image, &mut random, &mut run.tally, &format!("cycle {cycle}"));
+        }
+    });
+}
+
+#[test]
+fn a_disk_dies_under_an_open_log_on_ext4() {
+    disks_die("13 the disk dies, staging elsewhere, ext4", Kind::Ext4);
+}
+
+#[test]
+fn a_disk_dies_under_an_open_log_on_xfs() {
+    disks_die("13 the disk dies, staging elsewhere, xfs", Kind::Xfs);
 }

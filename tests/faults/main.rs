@@ -20,6 +20,8 @@ mod changes;
 #[cfg(target_os = "linux")]
 mod cuts;
 #[cfg(target_os = "linux")]
+mod dying;
+#[cfg(target_os = "linux")]
 mod image;
 #[allow(dead_code)]
 mod model;

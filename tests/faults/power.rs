@@ -385,7 +385,8 @@ fn is_a_loss(item: &tapelog::admin::RecoveryItem) -> bool {
     item.action != tapelog::admin::RecoveryAction::Replayed
 }
 
-fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
+/// Every file in a folder and below.
+pub(crate) fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() { files_in(&entry.path(), files) } else { files.push(entry.path()) }
     }
