@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -195,6 +195,18 @@ impl Writer {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
+    /// Waits until it has ended by itself, and says how; `None` where it does not.
+    fn end(&mut self) -> Option<ExitStatus> {
+        let patience = now();
+        loop {
+            let status = self.0.try_wait().unwrap();
+            if status.is_some() || now() - patience > 20_000_000_000 {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Kills it; what it said where it did not end by that, nor by the signal of a store to a disk that is gone, nor quietly.
     pub(crate) fn kill(mut self) -> Option<String> {
         self.0.kill().unwrap();
@@ -238,14 +250,11 @@ impl World {
 
     /// Has a writer run, and the power go.
     fn cut(&mut self, chosen_pages: bool, random: &mut Random, tally: &mut Tally, words: &str) {
-        [SINCE, LONGEST, OPENED, ENTRIES].iter().for_each(|word| self.said.set(*word, 0));
-        let mut writer = Writer::start("power::a_writer_whose_power_goes", &self.folder, &self.said_in);
+        let mut writer = self.start();
         if random.one_in(4) {
             std::thread::sleep(Duration::from_micros(1_000 + random.below(6_000)));
         } else {
-            while self.said.get(OPENED) == 0 && !writer.has_ended() {
-                std::thread::sleep(Duration::from_micros(200));
-            }
+            self.wait_opened(&mut writer);
             // Now and then so long that a policy which does not flush is found out.
             let micros = if random.one_in(20) { 300_000 } else { random.below(25_000) };
             std::thread::sleep(Duration::from_micros(micros));
@@ -262,7 +271,7 @@ impl World {
         }
         // What is acknowledged while the plug is pulled does not count: there, ext4 answers a flush that is under way with
         // success, though not all of it reaches the disk; with the machine gone nobody would hear of it.
-        let durable = (0..PARTITIONS).map(|n| self.said.get(DURABLE + n)).collect::<Vec<u64>>();
+        let durable = self.durable();
         let at = self.image.cut(random.one_in(3));
         writer.signal(Signal::CONT);
         if random.one_in(3) {
@@ -271,7 +280,7 @@ impl World {
         if let Some(said) = writer.kill() {
             tally.wrong(|| format!("{words}: {said}"));
         }
-        (0..).zip(durable).for_each(|(n, durable)| self.said.set(DURABLE + n, durable));
+        self.set_durable(durable);
         self.image.remount(random.next());
         tally.cycles += 1;
         // What is cut before it has recovered from the cut before it is looked at together with that.
@@ -298,6 +307,53 @@ impl World {
         if room.f_bfree < room.f_blocks / 2 {
             self.begin_again();
         }
+    }
+
+    fn start(&self) -> Writer {
+        [SINCE, LONGEST, OPENED, ENTRIES].iter().for_each(|word| self.said.set(*word, 0));
+        Writer::start("power::a_writer_whose_power_goes", &self.folder, &self.said_in)
+    }
+
+    fn wait_opened(&self, writer: &mut Writer) {
+        while self.said.get(OPENED) == 0 && !writer.has_ended() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Has the disk go away for good under a writer that nobody kills, and says how that ended.
+    fn outlive(&mut self, random: &mut Random, tally: &mut Tally, words: &str) -> Option<ExitStatus> {
+        let mut writer = self.start();
+        self.wait_opened(&mut writer);
+        std::thread::sleep(Duration::from_micros(random.below(10_000)));
+        if random.one_in(2) {
+            // As the kernel does by itself after a while. The next store to each page asks the file system.
+            let mut files = Vec::new();
+            files_in(&self.folder, &mut files);
+            files.retain(|path| path.to_string_lossy().contains("staging-"));
+            files.iter().for_each(|file| drop(self.image.sync_pages(file, &(0..256).collect::<Vec<u64>>())));
+        }
+        let durable = self.durable();
+        self.image.cut(random.one_in(2));
+        let ended = writer.end();
+        drop(writer);
+        self.set_durable(durable);
+        self.image.remount(0);
+        tally.cycles += 1;
+        match tally.guard(|| format!("{words}: panicked"), || open(&self.folder)) {
+            None => {}
+            Some(Err(e)) => tally.lost(1, || format!("{words}: does not open: {e:?}")),
+            Some(Ok((log, partitions))) => self.check(&log, &partitions, true, tally, words),
+        }
+        self.begin_again();
+        ended
+    }
+
+    fn durable(&self) -> Vec<u64> {
+        (0..PARTITIONS).map(|n| self.said.get(DURABLE + n)).collect()
+    }
+
+    fn set_durable(&self, durable: Vec<u64>) {
+        (0..).zip(durable).for_each(|(n, durable)| self.said.set(DURABLE + n, durable));
     }
 
     /// Writes pages that hold something to the disk, chosen at random, in an order of their own.
@@ -457,4 +513,33 @@ fn chosen_pages_are_all_that_reaches_xfs() {
     let test = "5 power cuts after chosen pages on xfs";
     let Some(image) = Image::or_skip(test, Kind::Xfs) else { return };
     run(test, |run| cuts(run, image, true, effort(25, 500)));
+}
+
+/// Where the staging file lies on the disk that dies: ext4 takes the stores, and the next flush fails; XFS ends the process
+/// at a store to a page of it, as it would at any mapped file.
+fn outlived(test: &str, kind: Kind) {
+    let Some(image) = Image::or_skip(test, kind) else { return };
+    run(test, |run| {
+        let (mut random, mut world, mut signals) = (run.random(), World::new(image), 0);
+        for cycle in 0..effort(6, 200) {
+            let words = format!("cycle {cycle}");
+            let ended = world.outlive(&mut random, &mut run.tally, &words);
+            let by_signal = ended.and_then(|status| status.signal()) == Some(Signal::BUS.as_raw());
+            signals += u64::from(by_signal);
+            if !ended.is_some_and(|status| status.success()) && !(by_signal && kind == Kind::Xfs) {
+                run.tally.wrong(|| format!("{words}: the writer: {ended:?}"));
+            }
+        }
+        println!("{signals} of {} ended by the signal of a store that has no place", run.tally.cycles);
+    });
+}
+
+#[test]
+fn a_disk_dies_with_its_staging_on_ext4() {
+    outlived("13 the disk dies with its staging, ext4", Kind::Ext4);
+}
+
+#[test]
+fn a_disk_dies_with_its_staging_on_xfs() {
+    outlived("13 the disk dies with its staging, xfs", Kind::Xfs);
 }
