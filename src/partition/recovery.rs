@@ -243,6 +243,12 @@ fn scan_all(r: &Recovering<'_>, done: &mut Recovered) -> Result<Vec<Found>> {
     for (_, _, name) in names.drain(..gone) {
         r.directory.remove_file(&r.folder.join(name))?;
     }
+    if !r.clean && r.survived_on.is_none() {
+        // A flush may have failed before: then what is in memory may be what is not on the disk.
+        for (_, _, name) in &names {
+            r.directory.open(&r.folder.join(name), false)?.forget_cached()?;
+        }
+    }
     let owner = (r.topic_id, r.partition);
     let mut found = Vec::with_capacity(names.len());
     // From the newest back: a flush covers all segments before the one it marks, so that once a mark is seen

@@ -535,6 +535,8 @@ impl Engine {
         if let Some(error) = &*self.trouble.lock() {
             return Err(error.clone());
         }
+        // Where nothing is written any more there will be no room.
+        self.directory.iter().try_for_each(|directory| directory.latch().check())?;
         if deadline.passed() {
             let message = "the memory budget is used up by records that are not written yet";
             return Err(Error::new(ErrorKind::BufferExhausted, message));

@@ -131,7 +131,6 @@ impl Directory {
     }
 
     /// The first failure of this directory, if any.
-    #[cfg(test)]
     pub(crate) fn latch(&self) -> &Arc<Latch> {
         &self.latch
     }

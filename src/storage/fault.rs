@@ -428,6 +428,9 @@ impl RawFile for FaultFile {
     fn data_end(&self) -> io::Result<u64> {
         self.inner.data_end()
     }
+    fn forget_cached(&self) -> io::Result<()> {
+        self.inner.forget_cached()
+    }
 }
 
 #[cfg(test)]

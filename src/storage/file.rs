@@ -58,6 +58,10 @@ pub(crate) trait RawFile: Send + Sync {
     fn data_end(&self) -> io::Result<u64> {
         self.len()
     }
+    /// Has what follows read from the disk what nobody has still to write there.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What tells a file from every other that is there at the same time: device and inode.
@@ -172,6 +176,11 @@ impl RawFile for std::fs::File {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn forget_cached(&self) -> io::Result<()> {
+        // Pages that are still to be written stay; a flush that comes to them says whether they could be.
+        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 }
 
@@ -407,6 +416,11 @@ impl File {
     /// A position behind which there are only zeros.
     pub(crate) fn data_end(&self) -> Result<u64> {
         self.0.with(|raw| raw.data_end())?.map_err(|e| Error::io("look for data in", self.path(), e))
+    }
+
+    /// Has what follows read from the disk. Pages that could not be written look as if they had been, until they are forgotten.
+    pub(crate) fn forget_cached(&self) -> Result<()> {
+        self.0.with(|raw| raw.forget_cached())?.map_err(|e| Error::io("forget the pages of", self.path(), e))
     }
 }
 

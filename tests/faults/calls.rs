@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tapelog::testing::{Fault, FaultPlan, Op, SimulatedDisk};
-use tapelog::{Error, ErrorKind, Log, Result, TopicConfig, TopicPartition};
+use tapelog::{Error, ErrorKind, Log, Record, Result, TopicConfig, TopicPartition};
 
 use crate::model::{Expected, SOON, TOPIC, builder, config};
 use crate::report::{Random, Tally, effort, run};
@@ -393,4 +393,20 @@ fn a_topic_whose_deletion_failed_takes_no_records() {
     assert!(!has(&open(&moment.power_cut(|_| false), &FaultPlan::new()).unwrap(), TOPIC));
     let after = open(&moment.process_death(), &FaultPlan::new()).unwrap();
     assert!(!has(&after, TOPIC) && !after.recovery_report().has_losses(), "{:?}", after.recovery_report());
+}
+
+/// The disk failed under one partition, whose records then filled the budget for good. Another one waited for room as long as it
+/// might, kept a processor busy, and was told in the end that it was too fast.
+#[test]
+fn who_waits_for_room_hears_that_the_disk_failed() {
+    let (disk, plan) = (SimulatedDisk::new(), FaultPlan::new());
+    let log = builder().simulated_disk(&disk).faults(&plan).open("/log").unwrap();
+    let topic = log.create_topic(TOPIC, config(2).segment_bytes(1 << 20)).unwrap();
+    plan.inject(Fault::nth(1).of(Op::Write).under("/topics/").forever());
+    let large = vec![0u8; 150 << 10];
+    let first = topic.partition(0).unwrap();
+    first.append(Record::new(&large)).unwrap();
+    assert_eq!(first.wait_written(1, SOON).unwrap_err().kind(), ErrorKind::Storage);
+    let other = topic.partition(1).unwrap();
+    assert_eq!(other.append(Record::new(&large)).unwrap_err().kind(), ErrorKind::Storage);
 }

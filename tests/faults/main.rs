@@ -18,7 +18,13 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod compound;
 #[cfg(target_os = "linux")]
+mod changes;
+#[cfg(target_os = "linux")]
 mod cuts;
+#[cfg(target_os = "linux")]
+mod dying;
+#[cfg(target_os = "linux")]
+mod image;
 #[allow(dead_code)]
 mod model;
 #[allow(dead_code)] // what one row does not need, another does
@@ -55,3 +61,5 @@ mod names;
 #[cfg(unix)]
 mod panics;
 mod time;
+#[cfg(target_os = "linux")]
+mod power;

@@ -77,6 +77,16 @@ impl Tally {
         done
     }
 
+    /// Adds what another counted.
+    pub(crate) fn add(&mut self, other: Tally) {
+        self.cycles += other.cycles;
+        self.acked += other.acked;
+        self.lost += other.lost;
+        self.wrong += other.wrong;
+        self.panics += other.panics;
+        other.told.into_iter().for_each(|words| self.tell(|| words));
+    }
+
     fn tell(&mut self, words: impl FnOnce() -> String) {
         if self.told.len() < 8 {
             let words = words();
