@@ -282,8 +282,8 @@ impl Store for Copy {
     }
 }
 
-/// Frames of as many bytes as ours in a mapped file whose pages are there: filled, the value summed up, committed by a word
-/// that is stored last. Nobody reads them or makes blocks of them, so that there is nobody to tell, and no room to ask for.
+/// Frames of as many bytes as ours in a mapped file whose pages are there: filled, summed up whole, committed by a word that
+/// is stored last. Nobody reads them or makes blocks of them, so that there is nobody to tell, and no room to ask for.
 struct Framed {
     file: File,
     base: *mut u8,
@@ -334,8 +334,8 @@ impl Store for Framed {
         frame[24..32].copy_from_slice(key);
         frame[32..32 + value.len()].copy_from_slice(value);
         let mut crc = crc32fast::Hasher::new_with_initial(self.number as u32);
-        // Of the value where it came from: what was just stored would have to be waited for.
-        crc.update(value);
+        // All that a reader believes, as ours does: time, lengths, key and value, with the number for a beginning.
+        crc.update(&frame[8..len - 8]);
         let word = u64::from(crc.finalize()) << 32 | len as u64;
         // SAFETY: aligned, as all lengths are multiples of 8, and within the mapping.
         let commit = unsafe { AtomicU64::from_ptr(self.base.add(self.at).cast()) };
