@@ -21,6 +21,7 @@ pub static SYSTEM: System = System {
         Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks, Sustained] },
         Config { name: CHECKED, durability: Durability::Process, probes: &[Append] },
         Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
+        Config { name: FRAMED, durability: Durability::Process, probes: &[Append, Latency] },
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
@@ -38,6 +39,8 @@ pub static SYSTEM: System = System {
 const PWRITE: &str = "64 KiB pwrite, pread";
 /// The same, with the CRC-32 of each piece that is written and that is read.
 const CHECKED: &str = "64 KiB pwrite, pread, CRC-32";
+/// The least that an append does which is checksummed and outlives the process.
+const FRAMED: &str = "CRC-32 and copy into a mapped file";
 const UNPARK: &str = "thread unpark";
 const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
@@ -49,6 +52,7 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
     let path = opening.dir.join("floor");
     Ok(match opening.config {
         "copy into warm memory" => Box::new(Copy { ring: vec![1; 64 << 20], at: 0 }),
+        FRAMED => Box::new(Framed::open(&path)?),
         "CRC-32 of the bytes" => Box::new(Crc(0)),
         "empty loop" => Box::new(Empty),
         "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),
@@ -275,6 +279,79 @@ impl Store for Copy {
     fn close(self: Box<Self>) -> Result<()> {
         std::hint::black_box(self.ring);
         Ok(())
+    }
+}
+
+/// Frames of as many bytes as ours in a mapped file whose pages are there: filled, summed up whole, committed by a word that
+/// is stored last. Nobody reads them or makes blocks of them, so that there is nobody to tell, and no room to ask for.
+struct Framed {
+    file: File,
+    base: *mut u8,
+    at: usize,
+    number: u64,
+}
+
+// SAFETY: the mapping is this store's alone and lives as long as the process.
+unsafe impl Send for Framed {}
+
+impl Framed {
+    const LEN: usize = 64 << 20;
+    const HEAD: usize = 32;
+
+    fn open(path: &std::path::Path) -> Result<Framed> {
+        let file = File::options().read(true).write(true).create_new(true).open(path)?;
+        file.write_all_at(&vec![0; Framed::LEN], 0)?;
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        // SAFETY: a new mapping, which takes the place of no other.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), Framed::LEN, both, flags, file.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(Framed { file, base: base.cast(), at: 0, number: 0 })
+    }
+}
+
+impl Store for Framed {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        self.append_due(key, value, 0)
+    }
+
+    #[inline]
+    fn append_due(&mut self, key: &[u8; 8], value: &[u8], due: u64) -> Result<()> {
+        let len = (Framed::HEAD + 8 + value.len()).next_multiple_of(8);
+        // With the word behind it.
+        if self.at + len + 8 > Framed::LEN {
+            self.at = 0;
+        }
+        // SAFETY: within the mapping, by the check, and nobody else has a reference to it; the commit word is not in it.
+        let frame = unsafe { std::slice::from_raw_parts_mut(self.base.add(self.at + 8), len) };
+        frame[len - 16..].fill(0);
+        frame[..8].copy_from_slice(&self.number.to_le_bytes());
+        frame[8..16].copy_from_slice(&due.to_le_bytes());
+        frame[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
+        frame[24..32].copy_from_slice(key);
+        frame[32..32 + value.len()].copy_from_slice(value);
+        let mut crc = crc32fast::Hasher::new_with_initial(self.number as u32);
+        // All that a reader believes, as ours does: time, lengths, key and value, with the number for a beginning.
+        crc.update(&frame[8..len - 8]);
+        let word = u64::from(crc.finalize()) << 32 | len as u64;
+        // SAFETY: aligned, as all lengths are multiples of 8, and within the mapping.
+        let commit = unsafe { AtomicU64::from_ptr(self.base.add(self.at).cast()) };
+        commit.store(word, Ordering::Release);
+        self.at += len;
+        self.number += 1;
+        Ok(())
+    }
+
+    fn flush_by(&mut self) -> Result<FlushBy> {
+        let file = self.file.try_clone()?;
+        Ok(FlushBy::Thread(Box::new(move || Ok(file.sync_data()?))))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.file.sync_data()?)
     }
 }
 
