@@ -376,7 +376,7 @@ fn what_may_not_be_read() {
             image.put(&around.join("log"));
             let path = around.join("log").join(relative);
             let mode = fs::metadata(&path).unwrap().permissions();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
             let refused = builder().open(around.join("log")).map(drop);
             // Whatever is in the way now: with the right to read it, everything is there.
             try_one(&mut tally, &around, &format!("mode 0000 for {}: {refused:?}", path.display()));
