@@ -45,7 +45,7 @@ pub(crate) fn here() -> Option<PathBuf> {
 
 /// What a child said of itself: the numbers behind a word.
 pub(crate) fn told(said: &str, word: &str) -> u64 {
-    let numbers =
+    let mut numbers =
         said.split_whitespace().filter_map(|w| w.strip_prefix(word)?.strip_prefix('=')?.parse::<u64>().ok());
-    numbers.last().unwrap_or(0)
+    numbers.next_back().unwrap_or(0)
 }

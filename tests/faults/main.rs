@@ -16,9 +16,9 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
-mod compound;
-#[cfg(target_os = "linux")]
 mod changes;
+#[cfg(target_os = "linux")]
+mod compound;
 #[cfg(target_os = "linux")]
 mod cuts;
 #[cfg(target_os = "linux")]
@@ -50,16 +50,16 @@ mod full;
 mod hostile;
 #[cfg(unix)]
 mod kill;
-#[cfg(unix)]
-mod owners;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod steps;
 #[cfg(target_os = "linux")]
 mod limits;
 #[cfg(unix)]
 mod names;
 #[cfg(unix)]
+mod owners;
+#[cfg(unix)]
 mod panics;
-mod time;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod steps;
+mod time;
