@@ -170,7 +170,14 @@ impl Image {
                 Err(Errno::BUSY) if patience.elapsed() < Duration::from_secs(20) => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err(e) => panic!("cannot unmount {}: {e}", self.mounted.display()),
+                Err(e) => {
+                    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+                    let open: Vec<PathBuf> = open
+                        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                        .filter(|path| path.starts_with(&self.mounted))
+                        .collect();
+                    panic!("cannot unmount {}: {e}; this process has {open:?}", self.mounted.display());
+                }
             }
         }
     }
