@@ -202,3 +202,55 @@ fn bits_of_the_hot_tail_after_a_kill() {
         }
     });
 }
+
+/// The same for every bit, in a copy of the files, which nobody vouches for: then the last record of the hot tail may be one
+/// that the power cut off, and is not told of. All others are.
+#[test]
+fn every_bit_of_a_copied_hot_tail() {
+    const HOT: u64 = 4;
+    run("7 every bit of a copied staging file", |run| {
+        let (origin, dir) = (place(), place());
+        killed(origin.path(), HOT);
+        let mut image = Image::of(origin.path());
+        let path = image.only(|p| p.starts_with("staging-"));
+        let good = image.0[&path].clone();
+        // What was written, and the word behind it, of each granule.
+        let used = |n: usize| {
+            let page = &good[n * 4096..][..4096];
+            let last = page.iter().rposition(|b| *b != 0)?;
+            Some(n * 4096..n * 4096 + (last + 9).min(4096))
+        };
+        let used: Vec<usize> = (0..good.len() / 4096).filter_map(used).flatten().collect();
+        let mut random = run.random();
+        let every = effort(if cfg!(debug_assertions) { 150 } else { 40 }, 1);
+        for (at, bit) in used.iter().flat_map(|at| (0..8).map(move |bit| (*at, bit))) {
+            if !random.one_in(every) {
+                continue;
+            }
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            image.0.insert(path.clone(), bad);
+            image.put(dir.path());
+            let what = || format!("bit {bit} of byte {at} of the staging file");
+            run.tally.cycles += 1;
+            run.tally.acked += RECORDS + HOT;
+            let verified = run.tally.guard(what, || builder().verify(dir.path()).is_ok());
+            let Some((seen, report)) = run.tally.guard(what, || look(dir.path())) else { continue };
+            let lost = seen.lost(RECORDS + HOT);
+            if seen.wrong > 0 || !seen.stumbles.is_empty() || verified != Some(true) {
+                run.tally.wrong(|| format!("{}: {seen:?}", what()));
+            }
+            if (at < 64) != seen.refused.is_some() {
+                run.tally.wrong(|| format!("{}: only a bad header is refused: {seen:?}", what()));
+            }
+            if at < 64 {
+                continue;
+            }
+            let written = lost.iter().filter(|n| **n < RECORDS).count() as u64;
+            run.tally.lost(written, || format!("{}: {seen:?}", what()));
+            if !lost.is_empty() && lost != [RECORDS + HOT - 1] && !seen.told() {
+                run.tally.wrong(|| format!("{}: lost in silence: {seen:?}, {report:?}", what()));
+            }
+        }
+    });
+}
