@@ -142,8 +142,8 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
-    use crate::log::Log;
     use crate::log::catalog::TopicConfig;
+    use crate::log::opening::LogBuilder;
     use crate::record::Record;
 
     /// Bits that flip in records that nobody reads are found, each told once, and appends go on beside it.
@@ -153,7 +153,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
         let (tell, told) = channel();
         let tell = Mutex::new(tell);
-        let builder = Log::builder().memory_budget(1 << 20).clock(Arc::clone(&clock)).scrub(1 << 20);
+        let builder = LogBuilder::default().memory_budget(1 << 20).clock(Arc::clone(&clock)).scrub(1 << 20);
         let builder = builder.on_event(move |event| {
             if let Event::DamageFound { partition, error } = event {
                 let _ = tell.lock().send((partition.clone(), error.clone()));
@@ -207,7 +207,7 @@ mod tests {
     fn rests_as_long_as_the_rate_asks_for() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-        let log = Log::builder().memory_budget(1 << 20).clock(Arc::clone(&clock)).open(dir.path()).unwrap();
+        let log = LogBuilder::default().memory_budget(1 << 20).clock(Arc::clone(&clock)).open(dir.path()).unwrap();
         let config = TopicConfig::new().segment_bytes(600_000).block_linger(Duration::ZERO);
         let partition = log.create_topic("t", config).unwrap().partition(0).unwrap();
         for _ in 0..20 {
