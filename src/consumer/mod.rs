@@ -23,7 +23,8 @@ pub(crate) mod backlog;
 pub(crate) mod builder;
 pub(crate) mod committed;
 pub(crate) mod expiry;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod forks;
 pub(crate) mod group;
 pub(crate) mod groups;

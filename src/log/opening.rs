@@ -28,11 +28,10 @@ use crate::log::core::{
 };
 use crate::log::corruption::{OnCorruption, hear};
 use crate::log::report::{RecoveryItem, RecoveryReport};
-use crate::log::root::{DirectoryState, FORMAT_VERSION, RootFile, choose, ends};
+use crate::log::root::{RootFile, choose, ends};
 use crate::log::scrub::Scrub;
 use crate::partition::core::{Opened, PartitionCore};
-use crate::partition::cursor::Cursor;
-use crate::partition::cursor::Store;
+use crate::partition::cursor::{Cursor, Store};
 use crate::partition::event::{Event, Hook};
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
@@ -510,21 +509,7 @@ fn names_staging(directory: &Directory, staging_id: u64) -> bool {
 }
 
 fn new_root(directory: &Directory) -> Result<RootFile> {
-    let directory_id = random_nonzero();
-    let root = RootFile {
-        format_version: FORMAT_VERSION,
-        log_id: random_nonzero(),
-        directory_id,
-        directories: vec![DirectoryState { id: directory_id, in_sync: true, under_repair: false }],
-        staging_id: 0,
-        staging_here: true,
-        staging_path: None,
-        incarnation: 0,
-        generation: 1,
-        leader_epoch: 1,
-        clean: true,
-        ends: None,
-    };
+    let root = RootFile::new(random_nonzero(), random_nonzero());
     directory.replace(Path::new(ROOT), &root.encode())?;
     Ok(root)
 }

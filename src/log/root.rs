@@ -153,6 +153,24 @@ fn take_u64(rest: &mut &[u8]) -> Result<u64, RootError> {
 }
 
 impl RootFile {
+    /// Of a log that begins, in one directory.
+    pub(crate) fn new(log_id: u64, directory_id: u64) -> RootFile {
+        RootFile {
+            format_version: FORMAT_VERSION,
+            log_id,
+            directory_id,
+            directories: vec![DirectoryState { id: directory_id, in_sync: true, under_repair: false }],
+            staging_id: 0,
+            staging_here: true,
+            staging_path: None,
+            incarnation: 0,
+            generation: 1,
+            leader_epoch: 1,
+            clean: true,
+            ends: None,
+        }
+    }
+
     /// The bytes of the file.
     #[allow(clippy::cast_possible_truncation)] // a handful of directories and one path
     pub(crate) fn encode(&self) -> Vec<u8> {

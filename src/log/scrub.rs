@@ -207,7 +207,8 @@ mod tests {
     fn rests_as_long_as_the_rate_asks_for() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-        let log = LogBuilder::default().memory_budget(1 << 20).clock(Arc::clone(&clock)).open(dir.path()).unwrap();
+        let log =
+            LogBuilder::default().memory_budget(1 << 20).clock(Arc::clone(&clock)).open(dir.path()).unwrap();
         let config = TopicConfig::new().segment_bytes(600_000).block_linger(Duration::ZERO);
         let partition = log.create_topic("t", config).unwrap().partition(0).unwrap();
         for _ in 0..20 {
