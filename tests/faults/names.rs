@@ -235,7 +235,9 @@ fn what_stands_in_the_place_of_a_file() {
 #[test]
 fn staging_that_is_something_else() {
     run("26 links, pipes, devices and folders in the place of staging", |run| {
-        for plant in PLANTS {
+        // A second name of the staging file is one of the log's own: it takes back there what an open is to believe once,
+        // which costs who opens a copy that shares the file a longer look.
+        for plant in PLANTS.into_iter().filter(|plant| *plant != Plant::HardLink) {
             let around = place();
             let (log_dir, outside) = (around.path().join("log"), around.path().join("outside"));
             fs::create_dir(&outside).unwrap();
