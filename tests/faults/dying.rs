@@ -45,7 +45,7 @@ fn check(folder: &Path, expected: &Expected, tally: &mut Tally, words: &str) -> 
 
 /// The disk takes less than it promised. The first flush that cannot be done fails, and the kernel then believes that the
 /// pages were written: the next flush succeeds, and who reads sees what is on no disk.
-fn flush_fails(image: &Image, at_once: bool, tally: &mut Tally, words: &str) {
+fn flush_fails(image: &mut Image, at_once: bool, tally: &mut Tally, words: &str) {
     let folder = image.path().join("log");
     let (log, partition) = open(&folder).unwrap();
     let mut expected = Expected::default();
@@ -89,7 +89,7 @@ fn a_flush_that_failed_is_never_believed_again() {
                 drop(image);
                 image = Image::with_little_room_or_skip(test, Kind::Ext4, ROOM).unwrap();
             }
-            flush_fails(&image, cycle % 2 == 1, &mut run.tally, &format!("cycle {cycle}"));
+            flush_fails(&mut image, cycle % 2 == 1, &mut run.tally, &format!("cycle {cycle}"));
         }
     });
 }

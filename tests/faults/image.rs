@@ -160,32 +160,45 @@ impl Image {
         self.cutter.ask(&format!("sync {} {}", pages.join(","), file.display()))
     }
 
-    /// Unmounts it, so that nothing is left of it but what is on its disk.
-    pub(crate) fn unmount(&self) {
+    /// Unmounts it, so that nothing is left of it but what is on its disk; false where something keeps it.
+    fn unmount(&self) -> bool {
         let patience = Instant::now();
         loop {
             match rustix::mount::unmount(&self.mounted, UnmountFlags::empty()) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 // A process that was killed is on its way out.
-                Err(Errno::BUSY) if patience.elapsed() < Duration::from_secs(20) => {
+                Err(Errno::BUSY) if patience.elapsed() < Duration::from_secs(5) => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err(e) => {
-                    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-                    let open: Vec<PathBuf> = open
-                        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-                        .filter(|path| path.starts_with(&self.mounted))
-                        .collect();
-                    panic!("cannot unmount {}: {e}; this process has {open:?}", self.mounted.display());
-                }
+                Err(Errno::BUSY) => return false,
+                Err(e) => panic!("cannot unmount {}: {e}", self.mounted.display()),
             }
         }
     }
 
     /// Turns the power on again; an odd number asks for less order than usual.
-    pub(crate) fn remount(&self, options: u64) {
-        self.unmount();
+    pub(crate) fn remount(&mut self, options: u64) {
+        if !self.unmount() {
+            self.go_on_with_a_copy();
+        }
         self.mount(options).unwrap();
+    }
+
+    /// Something still has a file of it open. What is on its disk is what a machine would find that starts now: a copy of that
+    /// takes its place.
+    fn go_on_with_a_copy(&mut self) {
+        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let open: Vec<PathBuf> = open.filter(|path| path.starts_with(&self.mounted)).collect();
+        eprintln!("BUSY {}, goes on with a copy; this process has {open:?}", self.mounted.display());
+        rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH).unwrap();
+        let busy = self.file.with_extension("busy");
+        std::fs::rename(&self.file, &busy).unwrap();
+        let copied = Command::new("cp").arg("--sparse=always").args([&busy, &self.file]).status().unwrap();
+        assert!(copied.success(), "cannot copy the image");
+        let attached = Command::new("losetup").args(["--find", "--show"]).arg(&self.file).output().unwrap();
+        assert!(attached.status.success(), "no loop device for the copy");
+        self.device = String::from_utf8_lossy(&attached.stdout).trim().to_owned();
     }
 }
 
@@ -220,7 +233,7 @@ fn remove_strays() {
 fn remove(beside: &Path) {
     let (mounted, small) = (beside.join(MOUNTED), beside.join(SMALL));
     let _ = rustix::mount::unmount(&mounted, UnmountFlags::DETACH);
-    for image in [beside.join("image"), small.join("image")] {
+    for image in [beside, &small].iter().flat_map(|f| [f.join("image"), f.join("image.busy")]) {
         let mut find = Command::new("losetup");
         let found = find.args(["--output", "NAME", "--noheadings", "--associated"]).arg(&image).output();
         let devices = found.map(|f| String::from_utf8_lossy(&f.stdout).into_owned()).unwrap_or_default();
