@@ -148,24 +148,32 @@ impl World {
         log.close(Duration::from_secs(20)).unwrap();
     }
 
-    /// Has a writer run for a while, and the power go.
-    fn run_and_cut(&mut self, said: &Path, micros: u64, journal: bool, tally: &mut Tally, words: &str) {
+    /// Has a writer run for a while, and the power go; how much had been said when it went.
+    fn run_and_cut(
+        &mut self,
+        said: &Path,
+        micros: u64,
+        journal: bool,
+        tally: &mut Tally,
+        words: &str,
+    ) -> u64 {
         let mut writer = Writer::start(CALLED, &self.folder, said);
         std::thread::sleep(Duration::from_micros(micros));
         let ended = writer.has_ended();
-        // What is done while the plug is pulled may be there or not.
-        self.sure = std::fs::metadata(&self.said).unwrap().len();
+        let said_before = std::fs::metadata(&self.said).unwrap().len();
         self.image.cut(journal);
         let odd = writer.kill();
         if ended || odd.is_some() {
             tally.wrong(|| format!("{words}: the writer ended by itself: {odd:?}"));
         }
+        said_before
     }
 
     fn cut(&mut self, random: &mut Random, tally: &mut Tally, words: &str) {
         File::create(&self.said).unwrap();
         let micros = 5_000 + random.below(40_000);
-        self.run_and_cut(&self.said.clone(), micros, random.one_in(3), tally, words);
+        // What is done while the plug is pulled may be there or not: there ext4 answers a flush that is under way with success.
+        self.sure = self.run_and_cut(&self.said.clone(), micros, random.one_in(3), tally, words);
         self.image.remount(random.next());
         if random.one_in(4) {
             // Once more, while it recovers.
@@ -217,7 +225,10 @@ impl World {
         }
         let found = State::of(log)?;
         if !states.contains(&found) {
-            tally.lost(1, || format!("{words}: there is {found:?}, which is none of {states:?}"));
+            let report = log.recovery_report();
+            tally.lost(1, || {
+                format!("{words}: there is {found:?}, which is none of {states:?}; sure of {} in\n{said}{report:?}", self.sure)
+            });
         }
         let committed = log.consumer_group(GROUP)?.committed(&TopicPartition::new(KEPT, 0))?;
         if !commits.contains(&committed) {
