@@ -134,8 +134,15 @@ fn no_descriptor_for_a_while() {
             assert_eq!(another.map(drop).unwrap_err().kind(), ErrorKind::Storage);
             assert!(log.create_topic(&format!("u{cycles}"), TopicConfig::new()).is_ok() || !hoard.is_empty());
             drop(hoard);
-            // Without reopening.
-            let end = append().unwrap();
+            // Without reopening, as soon as the write-behind has tried again.
+            let patience = Instant::now() + SOON;
+            let end = loop {
+                match append() {
+                    Ok(end) => break end,
+                    Err(e) => assert!(Instant::now() < patience, "appends do not succeed again: {e:?}"),
+                }
+                std::thread::yield_now();
+            };
             partition.wait_durable(end, SOON).unwrap();
             assert_eq!(count(&partition), end);
         }
