@@ -320,8 +320,14 @@ impl Engine {
     }
 
     /// Says that a partition has something to write. It says so once, until a step finds it idle.
+    ///
+    /// Once the engine was stopped nobody would take it out again, and as a partition keeps its engine both would be kept
+    /// for ever.
     pub(crate) fn enqueue(&self, duty: Arc<dyn Duty>) {
         let mut work = self.work.lock();
+        if work.stop {
+            return drop(work);
+        }
         work.dirty.push_back(duty);
         if work.asleep {
             work.asleep = false;
@@ -372,7 +378,7 @@ impl Engine {
                 let whole = pressure || i >= fresh;
                 match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
                     Some(Stand::Failed) | None => {}
-                    Some(Stand::More) => self.work.lock().dirty.push_back(item.duty),
+                    Some(Stand::More) => self.enqueue(item.duty),
                     Some(Stand::Linger(wait)) => {
                         let until = Deadline::after(wait);
                         lingering.push(Lingering { until, ..Lingering::new(item.duty) });
@@ -413,7 +419,7 @@ impl Engine {
     /// Lets a partition go until its next append.
     fn rest(&self, duty: Arc<dyn Duty>) {
         if self.guarded(&duty, |duty| duty.rest()) == Some(false) {
-            self.work.lock().dirty.push_back(duty);
+            self.enqueue(duty);
         }
     }
 
@@ -621,8 +627,13 @@ impl Engine {
 
     /// Stops the threads and waits for them, at most until the deadline; false where one still runs.
     pub(crate) fn stop(&self, deadline: Deadline) -> bool {
-        self.work.lock().stop = true;
+        let unwritten = {
+            let mut work = self.work.lock();
+            work.stop = true;
+            std::mem::take(&mut work.dirty)
+        };
         self.work_came.notify_all();
+        drop(unwritten);
         self.flushes.lock().stop = true;
         self.flush_came.notify_all();
         self.room_made();

@@ -126,3 +126,25 @@ fn a_panic_in_a_thread_of_the_engine_fails_its_partition_with_its_words_and_no_o
     assert!(words.recv().unwrap().contains("panicked: the flush"));
     assert!(engine.stop(Deadline::after(Duration::MAX)));
 }
+
+/// A log that was dropped while records waited to be written kept its partitions, their files and all of its memory: the
+/// engine's queue held the partition, and the partition the engine.
+#[test]
+fn a_stopped_engine_lets_go_of_what_waited_to_be_written() {
+    let pool = Pool::heap(16 << 20).unwrap();
+    // Without a thread, so that nobody else takes it out.
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    let (told, _calls) = unbounded();
+    let quiet = |told: &Sender<_>| -> Arc<dyn Duty> {
+        let (restless, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Quiet { linger: Duration::ZERO, told: told.clone(), restless, steps })
+    };
+    let before = quiet(&told);
+    engine.enqueue(Arc::clone(&before));
+    assert_eq!(Arc::strong_count(&before), 2);
+    assert!(engine.stop(Deadline::after(Duration::MAX)));
+    assert_eq!(Arc::strong_count(&before), 1);
+    let after = quiet(&told);
+    engine.enqueue(Arc::clone(&after));
+    assert_eq!(Arc::strong_count(&after), 1);
+}

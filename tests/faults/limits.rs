@@ -104,6 +104,19 @@ fn many_segments_on_few_descriptors() {
     alone(test, "many_segments_on_few_descriptors", &prefix, dir.path());
 }
 
+/// Tries until it succeeds: the write-behind tries again a while after there are descriptors, and until then an append
+/// that needs room hears of the error.
+fn patiently(append: &mut impl FnMut() -> tapelog::Result<u64>) -> u64 {
+    let patience = Instant::now() + SOON;
+    loop {
+        match append() {
+            Ok(end) => return end,
+            Err(e) => assert!(Instant::now() < patience, "appends do not succeed again: {e:?}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// No descriptor at all for a while: an error, and then it goes on.
 #[test]
 fn no_descriptor_for_a_while() {
@@ -118,7 +131,7 @@ fn no_descriptor_for_a_while() {
         };
         let mut cycles = 0;
         for _ in 0..5 {
-            (0..50).for_each(|_| assert!(append().is_ok()));
+            (0..50).for_each(|_| _ = patiently(&mut append));
             let mut hoard = Vec::new();
             while let Ok(file) = fs::File::open("/dev/null") {
                 hoard.push(file);
@@ -134,15 +147,8 @@ fn no_descriptor_for_a_while() {
             assert_eq!(another.map(drop).unwrap_err().kind(), ErrorKind::Storage);
             assert!(log.create_topic(&format!("u{cycles}"), TopicConfig::new()).is_ok() || !hoard.is_empty());
             drop(hoard);
-            // Without reopening, as soon as the write-behind has tried again.
-            let patience = Instant::now() + SOON;
-            let end = loop {
-                match append() {
-                    Ok(end) => break end,
-                    Err(e) => assert!(Instant::now() < patience, "appends do not succeed again: {e:?}"),
-                }
-                std::thread::yield_now();
-            };
+            // Without reopening.
+            let end = patiently(&mut append);
             partition.wait_durable(end, SOON).unwrap();
             assert_eq!(count(&partition), end);
         }
