@@ -484,7 +484,14 @@ mod tests {
     fn readers_follow_a_writer_through_recycled_slots() {
         let folder = tempfile::tempdir().unwrap();
         follow(
-            &Pool::mapped(Arc::new(crate::storage::disk::RealDisk), folder.path(), 1, 1, 512 * 1024).unwrap(),
+            &Pool::mapped(
+                Arc::new(crate::storage::disk::RealDisk::default()),
+                folder.path(),
+                1,
+                1,
+                512 * 1024,
+            )
+            .unwrap(),
             300_000,
         );
     }

@@ -27,7 +27,7 @@ use crate::partition::watermarks::{Signal, register};
 use crate::partition::write_behind::{Engine, closed};
 use crate::record::Record;
 use crate::storage::arena::random_nonzero;
-use crate::storage::directory::{Directory, DirectoryLock};
+use crate::storage::directory::{Directory, DirectoryLock, StagingFolder};
 use crate::storage::staging;
 use crate::topic_partition::TopicPartition;
 
@@ -98,7 +98,7 @@ pub(crate) struct OnDisk {
     pub(crate) directory: Arc<Directory>,
     pub(crate) lock: Mutex<Option<DirectoryLock>>,
     pub(crate) root: Mutex<RootFile>,
-    pub(crate) staging: PathBuf,
+    pub(crate) staging: StagingFolder,
 }
 
 impl OnDisk {
@@ -577,7 +577,7 @@ impl LogCore {
                         (identity.topic_id, identity.tp.partition(), p.end_offset())
                     })));
                 })?;
-                staging::remove(&**disk.directory.disk(), &disk.staging, staging_id)?;
+                staging::remove(&*disk.staging.disk, &disk.staging.path, staging_id)?;
                 disk.lock.lock().take();
                 Ok(())
             }

@@ -38,7 +38,7 @@ use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::write_behind::Engine;
 use crate::segment::reader::Segment;
 use crate::storage::arena::{Pool, random_nonzero};
-use crate::storage::directory::Directory;
+use crate::storage::directory::{Directory, StagingFolder};
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
 #[cfg(feature = "testing")]
 use crate::storage::fault::{FaultDisk, FaultPlan};
@@ -104,7 +104,7 @@ impl Default for LogBuilder {
             clock: Arc::new(SystemClock),
             codecs: Codecs::default(),
             wrong: None,
-            disk: Arc::new(RealDisk),
+            disk: Arc::new(RealDisk::default()),
             #[cfg(feature = "testing")]
             faults: None,
         }
@@ -310,16 +310,17 @@ impl LogBuilder {
             |earlier| RecoveryReport { leader_epoch: epoch, ..earlier },
         );
 
-        let old_staging = staging_folder(&directory, &before);
+        let mut old_staging = None;
         let mut staged = Staged::default();
         let mut witness = None;
         if !clean {
-            let file = old_staging.join(staging::file_name(before.staging_id, 0));
-            witness = Witness::take(&**directory.disk(), &file)
-                .filter(|then| Some(*then) == Witness::now(&directory, &file));
+            let folder = staging_that_was(&directory, &before)?;
+            let file = folder.path.join(staging::file_name(before.staging_id, 0));
+            witness = Witness::take(&*folder.disk, &file)
+                .filter(|then| Some(*then) == Witness::now(&directory, &*folder.disk, &file));
             report.page_cache_survived = witness.is_some();
-            let left =
-                staged::recover(&**directory.disk(), &old_staging, before.staging_id, before.incarnation)?;
+            let left = staged::recover(&*folder.disk, &folder.path, before.staging_id, before.incarnation)?;
+            old_staging = Some(folder);
             left.slots.into_iter().for_each(|chunk| staged.add(chunk));
             report.items.extend(left.damaged.into_iter().map(|(file, at)| RecoveryItem {
                 action: RecoveryAction::Damaged,
@@ -379,12 +380,12 @@ impl LogBuilder {
             found.iter_mut().flat_map(|(.., opened)| opened).for_each(|o| o.epoch = epoch);
         }
 
-        let staging = self.staging.clone().unwrap_or_else(|| directory.root().to_path_buf());
+        let staging = directory.staging(self.staging.as_deref())?;
         let staging_id = random_nonzero();
         let incarnation = before.incarnation + 1;
         let pool = Pool::mapped(
-            Arc::clone(directory.disk()),
-            &staging,
+            Arc::clone(&staging.disk),
+            &staging.path,
             staging_id,
             incarnation,
             self.memory_budget,
@@ -409,12 +410,12 @@ impl LogBuilder {
         if let Err(e) = written {
             // One copy of the root may have been replaced before the other failed.
             if !names_staging(&directory, staging_id) {
-                let _ = staging::remove(&**directory.disk(), &disk.staging, staging_id);
+                let _ = staging::remove(&*disk.staging.disk, &disk.staging.path, staging_id);
             }
             return Err(e);
         }
-        if !clean && !is_new {
-            staging::remove_in_background(&**directory.disk(), &old_staging, old_id)?;
+        if let Some(old) = old_staging.filter(|_| !is_new) {
+            staging::remove_in_background(&*old.disk, &old.path, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 
@@ -514,18 +515,27 @@ fn new_root(directory: &Directory) -> Result<RootFile> {
     Ok(root)
 }
 
-fn staging_folder(directory: &Directory, root: &RootFile) -> PathBuf {
-    root.staging_path.as_ref().map_or_else(|| directory.root().to_path_buf(), PathBuf::from)
+/// Where the staging files are that `root` names.
+fn staging_that_was(directory: &Directory, root: &RootFile) -> Result<StagingFolder> {
+    directory.staging(root.staging_path.as_ref().map(Path::new)).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            let message = "the folder of the staging file is absent";
+            let folder = e.path().unwrap_or(directory.root()).to_path_buf();
+            Error::new(ErrorKind::StagingMissing, message).at_path(&folder).caused_by(e)
+        }
+        _ => e,
+    })
 }
 
 /// Leaves in the new staging file what tells the next open whether only the process stopped. Where that cannot be known
 /// the next open verifies more.
-fn testify(directory: &Directory, folder: &Path, staging_id: u64) -> Result<()> {
+fn testify(directory: &Directory, staging: &StagingFolder, staging_id: u64) -> Result<()> {
+    let (disk, folder) = (&*staging.disk, &staging.path);
     let file = folder.join(staging::file_name(staging_id, 0));
-    let Some(witness) = Witness::now(directory, &file) else { return Ok(()) };
-    let left = directory.count_flushes_in(&file).and_then(|()| witness.leave(&**directory.disk(), &file));
+    let Some(witness) = Witness::now(directory, disk, &file) else { return Ok(()) };
+    let left = directory.count_flushes_in(disk, &file).and_then(|()| witness.leave(disk, &file));
     // Nothing else knows of the new file yet.
-    left.inspect_err(|_| drop(staging::remove(&**directory.disk(), folder, staging_id)))
+    left.inspect_err(|_| drop(staging::remove(disk, folder, staging_id)))
 }
 
 /// Staging files that no root file names, of opens that died half-way.

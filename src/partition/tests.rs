@@ -22,7 +22,7 @@ use crate::topic_partition::TopicPartition;
 const FOLDER: &str = "topics/t.0000000000000100/0";
 
 fn directory(path: &Path) -> Arc<Directory> {
-    Arc::new(Directory::open_or_create(path, Arc::new(RealDisk)).unwrap())
+    Arc::new(Directory::open_or_create(path, Arc::new(RealDisk::default())).unwrap())
 }
 
 /// A partition in `directory`, with an engine that has no threads: what is written, a flush writes.

@@ -39,7 +39,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let plan = FaultPlan::new();
-        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan)));
         let directory = Arc::new(Directory::open_or_create(temp.path(), disk).unwrap());
         directory.create_dir_all(folder()).unwrap();
         Bench { _temp: temp, directory, plan }

@@ -123,7 +123,8 @@ pub fn dump_segment(path: impl AsRef<Path>) -> Result<SegmentDump> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(ErrorKind::InvalidArgument, "this is the path of no file").at_path(&path));
     };
-    let file = Directory::open_existing(folder, Arc::new(RealDisk))?.open(Path::new(name), false)?;
+    let file =
+        Directory::open_existing(folder, Arc::new(RealDisk::default()))?.open(Path::new(name), false)?;
     let mut head = [0; HEADER];
     if file.read_at_most(&mut head, 0)? < HEADER {
         let message = "file is shorter than the header of a segment";

@@ -532,7 +532,7 @@ mod tests {
         #[cfg(unix)]
         {
             let folder = tempfile::tempdir().unwrap();
-            test(Pool::mapped(Arc::new(RealDisk), folder.path(), 1, 1, budget).unwrap());
+            test(Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 1, 1, budget).unwrap());
         }
     }
 
@@ -641,7 +641,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let name = |n| file_name(0xAB, n);
-        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 0xAB, 1, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 0xAB, 1, BUDGET).unwrap();
         assert_eq!(files(folder.path()), ["staging-00000000000000ab-000"]);
         let mode = std::fs::metadata(folder.path().join(name(0))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -662,11 +662,11 @@ mod tests {
         drop(further);
         assert_eq!(files(folder.path()), [name(0)]);
         assert!(
-            Pool::mapped(Arc::new(RealDisk), folder.path(), 0xAB, 1, BUDGET).is_err(),
+            Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 0xAB, 1, BUDGET).is_err(),
             "no staging file is ever reused"
         );
-        remove(&RealDisk, folder.path(), 0xAB).unwrap();
-        remove(&RealDisk, folder.path(), 0xAB).unwrap();
+        remove(&RealDisk::default(), folder.path(), 0xAB).unwrap();
+        remove(&RealDisk::default(), folder.path(), 0xAB).unwrap();
         assert!(files(folder.path()).is_empty());
     }
 
@@ -675,7 +675,7 @@ mod tests {
     #[test]
     fn a_disk_too_small_is_no_space_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let e = Pool::mapped(Arc::new(RealDisk), folder.path(), 1, 1, 1 << 43).err().unwrap();
+        let e = Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 1, 1, 1 << 43).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::NoSpace, "{e}");
         assert!(files(folder.path()).is_empty());
     }

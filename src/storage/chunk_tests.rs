@@ -94,9 +94,15 @@ fn held_bytes_take_in_what_was_published_since() {
 #[test]
 fn warming_changes_nothing_and_stays_within_the_chunk() {
     let dir = tempfile::tempdir().unwrap();
-    let mapping =
-        Mapping::create(&crate::storage::disk::RealDisk, &dir.path().join("staging"), &[], 2, 1, false)
-            .unwrap();
+    let mapping = Mapping::create(
+        &crate::storage::disk::RealDisk::default(),
+        &dir.path().join("staging"),
+        &[],
+        2,
+        1,
+        false,
+    )
+    .unwrap();
     let home = Arc::new(Drawer::default());
     let mut writer = ChunkWriter::begin(mapping.take(1).unwrap(), SLOT, false, home);
     stage(&mut writer, 10, b"here");
@@ -213,10 +219,19 @@ fn a_mapping_hands_out_each_granule_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m");
     const SIXTY_FOUR: usize = SMALL / GRANULE * 4;
-    let mapping =
-        Mapping::create(&crate::storage::disk::RealDisk, &path, b"head", 2 * SIXTY_FOUR + 1, 0, true)
-            .unwrap();
-    assert!(Mapping::create(&crate::storage::disk::RealDisk, &path, b"head", 1, 0, false).is_err(), "exists");
+    let mapping = Mapping::create(
+        &crate::storage::disk::RealDisk::default(),
+        &path,
+        b"head",
+        2 * SIXTY_FOUR + 1,
+        0,
+        true,
+    )
+    .unwrap();
+    assert!(
+        Mapping::create(&crate::storage::disk::RealDisk::default(), &path, b"head", 1, 0, false).is_err(),
+        "exists"
+    );
     let len = Mapping::HEAD + (2 * SIXTY_FOUR + 1) * GRANULE;
     assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, len);
     let place = |memory: Option<Memory>| memory.map(|memory| memory.place().1);

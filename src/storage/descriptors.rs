@@ -217,7 +217,7 @@ mod tests {
         fn with_limit(limit: usize) -> Self {
             let temp = tempfile::tempdir().unwrap();
             let plan = FaultPlan::new();
-            let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+            let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan)));
             let mut directory = Directory::open_or_create(temp.path(), disk).unwrap();
             directory.limit_descriptors(limit);
             Bench { temp, directory, plan }

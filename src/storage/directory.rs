@@ -35,6 +35,12 @@ impl std::fmt::Debug for Directory {
     }
 }
 
+/// A folder that staging files lie in, and the disk as it is reached from there.
+pub(crate) struct StagingFolder {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) path: PathBuf,
+}
+
 /// Keeps other writers out until dropped.
 pub(crate) struct DirectoryLock(#[allow(dead_code)] Box<dyn Send + Sync>);
 
@@ -47,7 +53,7 @@ impl std::fmt::Debug for DirectoryLock {
 impl Directory {
     /// The directory at `path`, created with its parents where it is missing.
     pub(crate) fn open_or_create(path: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
-        let directory = Self::at(path, disk)?;
+        let mut directory = Self::at(path, disk)?;
         let missing = |path: &Path| match directory.disk.kind(path) {
             Ok(found) => Ok(found.is_none()),
             Err(e) => Err(named("look at", path, e)),
@@ -66,17 +72,17 @@ impl Directory {
                 Err(e) => return Err(named("create directory", path, e)),
             }
             if let Some(parent) = path.parent() {
-                directory.sync_absolute(parent)?;
+                directory.sync_folder(parent, None)?;
             }
         }
-        directory.check_root()?;
+        directory.enter()?;
         Ok(directory)
     }
 
     /// The directory at `path`, which must be there: else [`ErrorKind::NotFound`].
     pub(crate) fn open_existing(path: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
-        let directory = Self::at(path, disk)?;
-        directory.check_root()?;
+        let mut directory = Self::at(path, disk)?;
+        directory.enter()?;
         Ok(directory)
     }
 
@@ -96,20 +102,20 @@ impl Directory {
         })
     }
 
-    /// The root may be a link, if its owner likes; what it leads to must be a directory.
-    fn check_root(&self) -> Result<()> {
-        match self.disk.list(&self.root) {
-            Ok(_) => {
-                let volume =
-                    self.disk.volume(&self.root).map_err(|e| named("open directory", &self.root, e))?;
-                volume.into_iter().for_each(|volume| self.descriptors.flush_together(volume));
-                Ok(())
+    /// From here on everything is reached from the root, which is held open. It may be a link, if its owner likes; what
+    /// that leads to must be a directory.
+    fn enter(&mut self) -> Result<()> {
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotADirectory => {
+                Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&self.root)
             }
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&self.root))
-            }
-            Err(e) => Err(named("open directory", &self.root, e)),
-        }
+            _ => named("open directory", &self.root, e),
+        };
+        let disk = self.disk.beneath(&self.root).map_err(failed)?;
+        let volume = disk.volume(&self.root).map_err(failed)?;
+        volume.into_iter().for_each(|volume| self.descriptors.flush_together(volume));
+        self.disk = disk;
+        Ok(())
     }
 
     /// Where the directory is, absolute.
@@ -135,9 +141,19 @@ impl Directory {
         &self.latch
     }
 
-    /// What it lies on; for staging, which may lie elsewhere.
+    /// What it lies on, as it is reached from its root.
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
+    }
+
+    /// The folder at `path`, or this one, for staging files.
+    pub(crate) fn staging(&self, path: Option<&Path>) -> Result<StagingFolder> {
+        let Some(path) = path else {
+            return Ok(StagingFolder { disk: Arc::clone(&self.disk), path: self.root.clone() });
+        };
+        let disk = self.descriptors.spend(|| self.disk.beneath(path));
+        let disk = disk.map_err(|e| named("open the staging folder", path, e))?;
+        Ok(StagingFolder { disk, path: path.to_path_buf() })
     }
 
     /// See [`Disk::boot`].
@@ -145,20 +161,20 @@ impl Directory {
         self.disk.boot()
     }
 
-    /// See [`Disk::place`]; of any path, since staging may lie elsewhere.
+    /// See [`Disk::place`].
     pub(crate) fn place(&self, path: &Path) -> Option<Place> {
         self.disk.place(path)
     }
 
     /// Has every flush from now on counted in the staging file at `path`, see `witness.rs`.
     #[cfg(unix)]
-    pub(crate) fn count_flushes_in(&self, path: &Path) -> Result<()> {
-        self.latch.count_flushes_in(FlushCount::open(&*self.disk, path)?);
+    pub(crate) fn count_flushes_in(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        self.latch.count_flushes_in(FlushCount::open(disk, path)?);
         Ok(())
     }
 
     #[cfg(not(unix))]
-    pub(crate) fn count_flushes_in(&self, path: &Path) -> Result<()> {
+    pub(crate) fn count_flushes_in(&self, _: &dyn Disk, path: &Path) -> Result<()> {
         Err(crate::storage::staging::unsupported(path))
     }
 
@@ -171,30 +187,26 @@ impl Directory {
         }
     }
 
-    /// The absolute path of something in a folder; no link on the way leads out of this directory.
-    fn inside(&self, rel: &Path) -> Result<PathBuf> {
-        let path = self.path(rel)?;
-        self.check_folder(rel.parent().unwrap_or(Path::new("")))?;
-        Ok(path)
-    }
-
-    /// Fails where a folder of `rel` is something else. Each is looked at once: who plants a link in a log that is open
-    /// has its owner's rights. What is missing, the caller will find.
-    fn check_folder(&self, rel: &Path) -> Result<()> {
-        if rel == Path::new("") || self.made.lock().contains(rel) {
-            return Ok(());
+    /// What it means that something could not be done with what is in `folder`. Where the way there leads over something
+    /// else, that is what is told.
+    fn failed<'a>(
+        &self,
+        what: &str,
+        path: &Path,
+        folders: impl IntoIterator<Item = &'a Path>,
+        source: io::Error,
+    ) -> Error {
+        let not_a_folder = source.kind() == io::ErrorKind::NotADirectory;
+        let error = named(what, path, source);
+        if !not_a_folder && error.kind() != ErrorKind::ForeignFile {
+            return error;
         }
-        self.check_folder(rel.parent().unwrap_or(Path::new("")))?;
-        let path = self.root.join(rel);
-        match self.disk.kind(&path) {
-            Ok(Some(EntryKind::Directory)) => {
-                self.made.lock().insert(rel.to_path_buf());
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Error::new(ErrorKind::ForeignFile, "not a directory").at_path(&path)),
-            Err(e) => Err(named("look at", &path, e)),
-        }
+        let mut on_the_way: Vec<_> = folders.into_iter().flat_map(Path::ancestors).collect();
+        on_the_way.reverse();
+        let is_other =
+            |path: &PathBuf| matches!(self.disk.kind(path), Ok(Some(EntryKind::File | EntryKind::Other)));
+        let other = on_the_way.into_iter().map(|rel| self.root.join(rel)).find(is_other);
+        other.map_or(error, |other| not_a_directory(&other))
     }
 
     /// Creates a file for reading and writing; the name must be free.
@@ -213,9 +225,9 @@ impl Directory {
 
     fn create_new(&self, rel: &Path) -> Result<(Box<dyn RawFile>, PathBuf)> {
         self.latch.check()?;
-        let path = self.inside(rel)?;
+        let path = self.path(rel)?;
         let raw = self.descriptors.spend(|| self.disk.create_new(&path));
-        Ok((raw.map_err(|e| named("create", &path, e))?, path))
+        Ok((raw.map_err(|e| self.failed("create", &path, rel.parent(), e))?, path))
     }
 
     /// A file that is there and was `id` when it was last looked at; it is opened when it is used.
@@ -230,9 +242,10 @@ impl Directory {
 
     /// Opens a regular file; a link, pipe or device is [`ErrorKind::ForeignFile`].
     pub(crate) fn open(&self, rel: &Path, write: bool) -> Result<File> {
-        let path = self.inside(rel)?;
+        let path = self.path(rel)?;
         let raw = self.descriptors.spend(|| self.disk.open(&path, write));
-        Ok(File::new(raw.map_err(|e| named("open", &path, e))?, path, Arc::clone(&self.latch)))
+        let raw = raw.map_err(|e| self.failed("open", &path, rel.parent(), e))?;
+        Ok(File::new(raw, path, Arc::clone(&self.latch)))
     }
 
     /// Makes what was written to `files` survive a power cut; true where their names do as well then.
@@ -248,16 +261,20 @@ impl Directory {
     }
 
     pub(crate) fn exists(&self, rel: &Path) -> Result<bool> {
-        let path = self.inside(rel)?;
-        Ok(self.disk.kind(&path).map_err(|e| named("look at", &path, e))?.is_some())
+        Ok(self.kind(rel)?.is_some())
+    }
+
+    fn kind(&self, rel: &Path) -> Result<Option<EntryKind>> {
+        let path = self.path(rel)?;
+        let found = self.descriptors.spend(|| self.disk.kind(&path));
+        found.map_err(|e| self.failed("look at", &path, rel.parent(), e))
     }
 
     /// What is in a folder, by name.
     pub(crate) fn list(&self, rel: &Path) -> Result<Vec<Entry>> {
         let path = self.path(rel)?;
-        self.check_folder(rel)?;
-        let mut entries =
-            self.descriptors.spend(|| self.disk.list(&path)).map_err(|e| named("list", &path, e))?;
+        let listed = self.descriptors.spend(|| self.disk.list(&path));
+        let mut entries = listed.map_err(|e| self.failed("list", &path, Some(rel), e))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
@@ -276,10 +293,14 @@ impl Directory {
                 continue;
             }
             let path = self.root.join(&folder);
-            match self.disk.create_dir(&path) {
+            match self.descriptors.spend(|| self.disk.create_dir(&path)) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.check_folder(&folder)?,
-                Err(e) => return Err(named("create directory", &path, e)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if self.kind(&folder)? != Some(EntryKind::Directory) {
+                        return Err(not_a_directory(&path));
+                    }
+                }
+                Err(e) => return Err(self.failed("create directory", &path, folder.parent(), e)),
             }
             self.made.lock().insert(folder.clone());
         }
@@ -317,8 +338,9 @@ impl Directory {
 
     /// Removes a file; its absence survives a power cut after [`Directory::sync_dir`] of its folder.
     pub(crate) fn remove_file(&self, rel: &Path) -> Result<()> {
-        let path = self.inside(rel)?;
-        self.disk.remove_file(&path).map_err(|e| named("remove", &path, e))
+        let path = self.path(rel)?;
+        let removed = self.descriptors.spend(|| self.disk.remove_file(&path));
+        removed.map_err(|e| self.failed("remove", &path, rel.parent(), e))
     }
 
     /// Removes a folder and what is in it; one that is not there is as good as removed.
@@ -338,14 +360,17 @@ impl Directory {
         let path = self.path(rel)?;
         self.made.lock().remove(rel);
         self.flushed.lock().remove(rel);
-        self.disk.remove_dir(&path).map_err(|e| named("remove directory", &path, e))
+        let removed = self.descriptors.spend(|| self.disk.remove_dir(&path));
+        removed.map_err(|e| self.failed("remove directory", &path, rel.parent(), e))
     }
 
     /// Gives a file or folder another name inside this directory.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.latch.check()?;
-        let (old, new) = (self.inside(from)?, self.inside(to)?);
-        self.disk.rename(&old, &new).map_err(|e| named("rename", &old, e))?;
+        let (old, new) = (self.path(from)?, self.path(to)?);
+        let renamed = self.descriptors.spend(|| self.disk.rename(&old, &new));
+        let folders = || [from, to].into_iter().filter_map(Path::parent);
+        renamed.map_err(|e| self.failed("rename", &old, folders(), e))?;
         self.made.lock().retain(|f| !f.starts_with(from));
         self.flushed.lock().retain(|f| !f.starts_with(from));
         Ok(())
@@ -353,18 +378,17 @@ impl Directory {
 
     /// Makes the names in a folder survive a power cut; like any flush, one failure is for ever.
     pub(crate) fn sync_dir(&self, rel: &Path) -> Result<()> {
-        let path = self.path(rel)?;
-        self.check_folder(rel)?;
-        self.sync_absolute(&path)
+        self.sync_folder(&self.path(rel)?, Some(rel))
     }
 
-    fn sync_absolute(&self, path: &Path) -> Result<()> {
+    fn sync_folder(&self, path: &Path, rel: Option<&Path>) -> Result<()> {
         self.latch.check()?;
         self.descriptors.spend(|| self.disk.sync_dir(path)).map_err(|e| {
             let out_of_descriptors = is_out_of_descriptors(&e);
-            let error = named("flush directory", path, e);
-            // Without a descriptor nothing was flushed, and nothing was said to be: that may be tried again.
-            if out_of_descriptors { error } else { self.latch.fail(as_storage("flush directory", error)) }
+            let error = self.failed("flush directory", path, rel, e);
+            // Without a descriptor, or a folder, nothing was flushed, and nothing was said to be: that may be tried again.
+            let passes = out_of_descriptors || error.kind() == ErrorKind::ForeignFile;
+            if passes { error } else { self.latch.fail(as_storage("flush directory", error)) }
         })
     }
 
@@ -434,6 +458,10 @@ impl Directory {
     }
 }
 
+fn not_a_directory(path: &Path) -> Error {
+    Error::new(ErrorKind::ForeignFile, "not a directory").at_path(path)
+}
+
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
@@ -443,7 +471,8 @@ mod tests {
 
     fn directory() -> (tempfile::TempDir, Directory) {
         let temp = tempfile::tempdir().unwrap();
-        let directory = Directory::open_or_create(&temp.path().join("a/b"), Arc::new(RealDisk)).unwrap();
+        let directory =
+            Directory::open_or_create(&temp.path().join("a/b"), Arc::new(RealDisk::default())).unwrap();
         (temp, directory)
     }
 
@@ -490,7 +519,8 @@ mod tests {
             assert_eq!(d.open(Path::new(name), false).unwrap_err().kind(), ErrorKind::ForeignFile, "{name}");
         }
         assert_eq!(d.create_dir_all(Path::new("link")).unwrap_err().kind(), ErrorKind::ForeignFile);
-        d.remove_dir_all(Path::new("")).unwrap();
+        std::os::unix::fs::symlink("/etc", d.root().join("folder/etc")).unwrap();
+        d.remove_dir_all(Path::new("folder")).unwrap();
         assert!(Path::new("/etc/passwd").exists());
     }
 
@@ -524,14 +554,14 @@ mod tests {
     #[test]
     fn one_lock_at_a_time() {
         let (_temp, d) = directory();
-        let again = Directory::open_existing(d.root(), Arc::new(RealDisk)).unwrap();
+        let again = Directory::open_existing(d.root(), Arc::new(RealDisk::default())).unwrap();
         let held = d.lock().unwrap();
         let error = again.lock().unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Locked, Some(d.root())));
         drop(held);
         drop(again.lock().unwrap());
         d.lock().unwrap();
-        let missing = Directory::open_existing(&d.root().join("none"), Arc::new(RealDisk));
+        let missing = Directory::open_existing(&d.root().join("none"), Arc::new(RealDisk::default()));
         assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
     }
 
@@ -541,7 +571,7 @@ mod tests {
             for k in 1.. {
                 let temp = tempfile::tempdir().unwrap();
                 let plan = FaultPlan::new();
-                let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+                let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan)));
                 let d = Directory::open_or_create(temp.path(), disk).unwrap();
                 d.replace(Path::new("f"), b"old").unwrap();
                 let fault = Fault::nth(k).errno(Fault::EIO);
@@ -563,7 +593,7 @@ mod tests {
     fn a_failed_flush_of_a_folder_latches() {
         let temp = tempfile::tempdir().unwrap();
         let plan = FaultPlan::new();
-        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+        let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan)));
         let d = Directory::open_or_create(temp.path(), disk).unwrap();
         let file = d.create(Path::new("f")).unwrap();
         plan.inject(Fault::nth(1).of(Op::SyncDir).errno(Fault::EMFILE));

@@ -6,8 +6,11 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
+#[cfg(unix)]
+use crate::storage::beneath::Root;
 use crate::storage::file::RawFile;
 
 /// What a name stands for.
@@ -45,6 +48,9 @@ pub(crate) struct Place {
 
 /// What an open log needs of a file system. All paths are absolute; nothing follows a link at the path's end.
 pub(crate) trait Disk: Send + Sync {
+    /// The same disk as it is reached from the directory at `root`, which is held open. That may be a link, if its owner
+    /// likes; of what lies below nothing is reached over a link, and everything else is no path.
+    fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>>;
     /// Creates a file for reading and writing; the name must be free.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>>;
     /// Opens a regular file; anything else is [`NotRegular`].
@@ -95,97 +101,172 @@ pub(crate) fn named(what: &str, path: &Path, source: io::Error) -> Error {
 }
 
 /// The operating system's file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RealDisk;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RealDisk {
+    /// Where it is reached from; without, paths lead where they lead.
+    #[cfg(unix)]
+    root: Option<Arc<Root>>,
+}
 
 #[cfg(unix)]
 mod unix {
-    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+    use std::ffi::OsStr;
+    use std::fs::File;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
 
-    use rustix::fs::{FlockOperation, OFlags};
-    use rustix::io::Errno;
+    use rustix::fs::{
+        AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fstat, mkdirat, openat, renameat,
+        statat, unlinkat,
+    };
+    use rustix::io::{Errno, retry_on_intr};
 
     use super::*;
+    use crate::storage::beneath::{Folder, foreign, mode_of};
 
-    /// Not over a link, and not waiting for the other end of a pipe.
-    fn careful(options: &mut OpenOptions) -> &mut OpenOptions {
-        #[allow(clippy::cast_possible_wrap)] // the flags of open(2) are an int
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        options.mode(0o600).custom_flags(flags)
+    impl RealDisk {
+        /// Opens what is at `path`.
+        fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+            let flags = flags | OFlags::CLOEXEC;
+            let opened = match &self.root {
+                Some(root) => root.open(path, flags)?,
+                None => retry_on_intr(|| openat(CWD, path, flags, mode_of(flags))).map_err(foreign)?,
+            };
+            Ok(opened.into())
+        }
+
+        /// Opens a regular file and nothing else: not over a link, and not waiting for the other end of a pipe.
+        fn open_file(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+            let opened = self.open_at(path, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK);
+            let file = opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NXIO | Errno::ISDIR) => io::Error::other(NotRegular),
+                _ => e,
+            })?;
+            if kind_of(&fstat(&file)?) == EntryKind::File {
+                Ok(file)
+            } else {
+                Err(io::Error::other(NotRegular))
+            }
+        }
+
+        fn open_dir(&self, path: &Path) -> io::Result<File> {
+            self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)
+        }
+
+        /// The folder that `path` is in, and what it is called there.
+        fn folder_of<'a>(&'a self, path: &'a Path) -> io::Result<(Folder<'a>, &'a Path)> {
+            match &self.root {
+                Some(root) => root.folder_of(path),
+                None => Ok((Folder::Held(CWD), path)),
+            }
+        }
+
+        fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
+            let found = self.folder_of(path).and_then(|(folder, name)| {
+                Ok(retry_on_intr(|| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW))?)
+            });
+            match found {
+                Ok(found) => Ok(Some(found)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            }
+        }
+
+        fn unlink(&self, path: &Path, flags: AtFlags) -> io::Result<()> {
+            let (folder, name) = self.folder_of(path)?;
+            Ok(retry_on_intr(|| unlinkat(&folder, name, flags))?)
+        }
+
+        /// Locks the folder that the file at `path` is in; `None` where another handle has. Whoever is there already may have
+        /// had the file removed under him, and holds what has no name any more.
+        fn lock_folder(&self, path: &Path) -> io::Result<Option<File>> {
+            let folder = self.open_dir(path.parent().unwrap_or(path))?;
+            loop {
+                match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                    Err(Errno::WOULDBLOCK) => return Ok(None),
+                    Err(Errno::INTR) => {}
+                    // There are file systems that lock files only.
+                    Ok(()) | Err(_) => return Ok(Some(folder)),
+                }
+            }
+        }
     }
 
-    fn regular(opened: io::Result<File>) -> io::Result<File> {
-        let file = opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => io::Error::other(NotRegular),
-            _ => e,
-        })?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other(NotRegular)) }
-    }
-
-    fn kind_of(metadata: &Metadata) -> EntryKind {
-        match () {
-            () if metadata.is_file() => EntryKind::File,
-            () if metadata.is_dir() => EntryKind::Directory,
-            () => EntryKind::Other,
+    fn kind_of(found: &Stat) -> EntryKind {
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Directory => EntryKind::Directory,
+            _ => EntryKind::Other,
         }
     }
 
     impl Disk for RealDisk {
+        fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>> {
+            Ok(Arc::new(RealDisk { root: Some(Arc::new(Root::hold(root)?)) }))
+        }
+
         fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
-            let file = careful(OpenOptions::new().read(true).write(true).create_new(true)).open(path)?;
-            Ok(Box::new(file))
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+            Ok(Box::new(self.open_at(path, flags)?))
         }
 
         fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {
-            let file = regular(careful(OpenOptions::new().read(true).write(write)).open(path))?;
-            Ok(Box::new(file))
+            let flags = if write { OFlags::RDWR } else { OFlags::RDONLY };
+            Ok(Box::new(self.open_file(path, flags)?))
         }
 
         fn create_dir(&self, path: &Path) -> io::Result<()> {
-            DirBuilder::new().mode(0o700).create(path)
+            let (folder, name) = self.folder_of(path)?;
+            Ok(retry_on_intr(|| mkdirat(&folder, name, Mode::RWXU))?)
         }
 
         fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+            let mut folder = Dir::new(self.open_dir(path)?)?;
             let mut entries = Vec::new();
-            for entry in std::fs::read_dir(path)? {
+            while let Some(entry) = folder.read() {
                 let entry = entry?;
-                match entry.metadata() {
-                    Ok(m) => entries.push(Entry { name: entry.file_name(), kind: kind_of(&m), len: m.len() }),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
-                    Err(e) => return Err(e),
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." {
+                    continue;
+                }
+                match statat(folder.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    #[allow(clippy::cast_sign_loss)] // no file is shorter than nothing
+                    Ok(found) => entries.push(Entry {
+                        name: name.to_os_string(),
+                        kind: kind_of(&found),
+                        len: found.st_size as u64,
+                    }),
+                    Err(Errno::NOENT) => {} // removed meanwhile
+                    Err(e) => return Err(e.into()),
                 }
             }
             Ok(entries)
         }
 
         fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
-            match std::fs::symlink_metadata(path) {
-                Ok(m) => Ok(Some(kind_of(&m))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(e),
-            }
+            Ok(self.stat(path)?.map(|found| kind_of(&found)))
         }
 
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            std::fs::rename(from, to)
+            let ((from, old), (to, new)) = (self.folder_of(from)?, self.folder_of(to)?);
+            Ok(retry_on_intr(|| renameat(&from, old, &to, new))?)
         }
 
         fn remove_file(&self, path: &Path) -> io::Result<()> {
-            std::fs::remove_file(path)
+            self.unlink(path, AtFlags::empty())
         }
 
         fn remove_dir(&self, path: &Path) -> io::Result<()> {
-            std::fs::remove_dir(path)
+            self.unlink(path, AtFlags::REMOVEDIR)
         }
 
         fn sync_dir(&self, path: &Path) -> io::Result<()> {
-            File::open(path)?.sync_all()
+            self.open_dir(path)?.sync_all()
         }
 
         #[cfg(target_os = "linux")]
         fn volume(&self, path: &Path) -> io::Result<Option<Box<dyn Volume>>> {
-            let root = File::open(path)?;
+            let root = self.open_dir(path)?;
             let kind = rustix::fs::fstatfs(&root)?.f_type;
             let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
             #[allow(clippy::unnecessary_cast)] // its type differs from platform to platform
@@ -201,9 +282,7 @@ mod unix {
 
         fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
             loop {
-                let mut options = OpenOptions::new();
-                let options = options.read(true).write(true).create(true).truncate(false);
-                let file = regular(careful(options).open(path))?;
+                let file = self.open_file(path, OFlags::RDWR | OFlags::CREATE)?;
                 match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => {}
                     Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -212,17 +291,12 @@ mod unix {
                 }
                 // Someone may have removed the file between opening and locking: then this lock keeps nobody
                 // out, since the next one creates and locks another file.
-                let ours = file.metadata()?;
-                match std::fs::symlink_metadata(path) {
-                    Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => {
-                        let process = std::process::id();
-                        let held =
-                            |folder| -> Box<dyn Send + Sync> { Box::new(Held { file, folder, process }) };
-                        return Ok(lock_folder(path)?.map(held));
-                    }
-                    Ok(_) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
+                let ours = fstat(&file)?;
+                let now = self.stat(path)?;
+                if now.is_some_and(|now| (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino)) {
+                    let process = std::process::id();
+                    let held = |folder| -> Box<dyn Send + Sync> { Box::new(Held { file, folder, process }) };
+                    return Ok(self.lock_folder(path)?.map(held));
                 }
             }
         }
@@ -231,22 +305,12 @@ mod unix {
             boot_id()
         }
 
+        #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
         fn place(&self, path: &Path) -> Option<Place> {
-            place_of(path)
-        }
-    }
-
-    /// Locks the folder that the file at `path` is in; `None` where another handle has. Whoever is there already may have had
-    /// the file removed under him, and holds what has no name any more.
-    fn lock_folder(path: &Path) -> io::Result<Option<File>> {
-        let folder = File::open(path.parent().unwrap_or(path))?;
-        loop {
-            match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(Errno::INTR) => {}
-                // There are file systems that lock files only.
-                Ok(()) | Err(_) => return Ok(Some(folder)),
-            }
+            #[cfg(target_os = "linux")]
+            return place_of(&self.open_at(path, OFlags::PATH).ok()?);
+            #[cfg(not(target_os = "linux"))]
+            return None;
         }
     }
 
@@ -265,17 +329,17 @@ mod unix {
     }
 
     #[cfg(target_os = "linux")]
-    fn place_of(path: &Path) -> Option<Place> {
-        use rustix::fs::{AtFlags, CWD, StatxFlags, statfs, statx};
+    fn place_of(found: &File) -> Option<Place> {
+        use rustix::fs::{StatxFlags, fstatfs, statx};
         /// The number of the mount that is never given twice, since Linux 6.8.
         const MNT_ID_UNIQUE: u32 = 0x4000;
         /// ext2 to ext4, XFS, Btrfs, F2FS, tmpfs: what was written is in this kernel's memory until it is on a disk.
         const LOCAL: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 32 bits on every platform
-        let kind = statfs(path).ok()?.f_type as u32;
+        let kind = fstatfs(found).ok()?.f_type as u32;
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         let mask = StatxFlags::from_bits_retain(wanted.bits() | MNT_ID_UNIQUE);
-        let found = statx(CWD, path, AtFlags::empty(), mask).ok()?;
+        let found = statx(found, "", AtFlags::EMPTY_PATH, mask).ok()?;
         if !LOCAL.contains(&kind) || found.stx_mask & mask.bits() != mask.bits() {
             return None;
         }
@@ -289,11 +353,6 @@ mod unix {
 
     #[cfg(not(target_os = "linux"))]
     fn boot_id() -> Option<[u8; 16]> {
-        None
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn place_of(_: &Path) -> Option<Place> {
         None
     }
 
@@ -348,6 +407,9 @@ mod unix {
 
 #[cfg(not(unix))]
 impl Disk for RealDisk {
+    fn beneath(&self, _: &Path) -> io::Result<Arc<dyn Disk>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn create_new(&self, _: &Path) -> io::Result<Box<dyn RawFile>> {
         Err(io::ErrorKind::Unsupported.into())
     }

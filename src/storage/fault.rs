@@ -274,6 +274,10 @@ impl FaultDisk {
 }
 
 impl Disk for FaultDisk {
+    fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>> {
+        self.plan.check(Op::Open, root, 0, 0)?;
+        Ok(Arc::new(FaultDisk::new(self.inner.beneath(root)?, Arc::clone(&self.plan))))
+    }
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
         self.plan.check(Op::Create, path, 0, 0)?;
         Ok(self.wrap(self.inner.create_new(path)?, path))
@@ -443,7 +447,7 @@ mod tests {
     fn fails_the_kth_call_once_or_for_ever_and_tells() {
         let temp = tempfile::tempdir().unwrap();
         let plan = FaultPlan::new();
-        let disk = FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan));
+        let disk = FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan));
         plan.record(true);
         let path = temp.path().join("f");
         let file = disk.create_new(&path).unwrap();

@@ -1,6 +1,8 @@
 //! Where bytes lie: memory of the hot tail, directories, positioned files, and faults on demand.
 
 pub(crate) mod arena;
+#[cfg(unix)]
+pub(crate) mod beneath;
 pub(crate) mod chunk;
 pub(crate) mod descriptors;
 pub(crate) mod directory;

@@ -456,6 +456,12 @@ impl Moment {
 }
 
 impl Disk for SimulatedDisk {
+    /// There are no links here.
+    fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>> {
+        self.0.lock().folder(root)?;
+        Ok(Arc::new(self.clone()))
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
         Ok(self.with_file(self.0.lock().create(path)?))
     }

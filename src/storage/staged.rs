@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn recovers_what_was_staged_by_this_incarnation_only() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 9, 4, BUDGET).unwrap();
         let mut writers: Vec<_> = (0..3u64)
             .map(|i| pool.take(&Want { topic_id: i, ..want(100, GRANULE << i) }).unwrap().unwrap())
             .collect();
@@ -442,7 +442,7 @@ mod tests {
         writers[1].append(&Record::new("taken back"), 110);
         writers[1].abandon();
         // The process dies here: nothing is closed.
-        let mut found = recover(&RealDisk, folder.path(), 9, 4).unwrap().slots;
+        let mut found = recover(&RealDisk::default(), folder.path(), 9, 4).unwrap().slots;
         found.sort_by_key(|c| (c.topic_id, c.len));
         let expected: Vec<_> = (0..10).map(|n| (100 + n, vec![1u8; 50])).collect();
         assert_eq!(found.iter().map(|c| c.topic_id).collect::<Vec<_>>(), [0, 1, 2, 7]);
@@ -452,14 +452,14 @@ mod tests {
         assert_eq!((found[1].partition, found[1].epoch, found[1].base_offset), (1, 2, 100));
         assert_eq!(found[1].salt, writers[1].chunk().salt());
 
-        assert!(recover(&RealDisk, folder.path(), 9, 5).unwrap().slots.is_empty());
-        assert!(recover(&RealDisk, folder.path(), 9, 3).unwrap().slots.is_empty());
-        let missing = recover(&RealDisk, folder.path(), 10, 4).err().unwrap();
+        assert!(recover(&RealDisk::default(), folder.path(), 9, 5).unwrap().slots.is_empty());
+        assert!(recover(&RealDisk::default(), folder.path(), 9, 3).unwrap().slots.is_empty());
+        let missing = recover(&RealDisk::default(), folder.path(), 10, 4).err().unwrap();
         assert_eq!(missing.kind(), ErrorKind::StagingMissing);
         assert!(missing.to_string().contains("staging-000000000000000a-000"), "{missing}");
-        let nowhere = recover(&RealDisk, &folder.path().join("nowhere"), 9, 4).err().unwrap();
+        let nowhere = recover(&RealDisk::default(), &folder.path().join("nowhere"), 9, 4).err().unwrap();
         assert_eq!(nowhere.kind(), ErrorKind::StagingMissing);
-        crate::storage::staging::remove_in_background(&RealDisk, folder.path(), 9).unwrap();
+        crate::storage::staging::remove_in_background(&RealDisk::default(), folder.path(), 9).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the names are gone at once");
     }
 
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn earlier_lives_of_a_slot_do_not_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 9, 4, BUDGET).unwrap();
         let mut small: Vec<_> = (0..8).map(|_| pool.take(&want(100, 0)).unwrap().unwrap()).collect();
         for writer in &mut small {
             writer.append(&Record::new("old"), 100);
@@ -480,7 +480,7 @@ mod tests {
         let value = vec![7; 15 * GRANULE + 3000];
         assert!(big.append(&Record::new(&value), 200));
         big.publish();
-        let found = recover(&RealDisk, folder.path(), 9, 4).unwrap().slots;
+        let found = recover(&RealDisk::default(), folder.path(), 9, 4).unwrap().slots;
         assert_eq!(found.len(), 1, "the frame lies over the eight others");
         assert_eq!(values(&found[0]), [(200, value)]);
     }
@@ -489,7 +489,7 @@ mod tests {
     #[test]
     fn damaged_staging_files_yield_less_and_never_panic() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = Pool::mapped(Arc::new(RealDisk), folder.path(), 9, 4, MIN_BUDGET).unwrap();
+        let pool = Pool::mapped(Arc::new(RealDisk::default()), folder.path(), 9, 4, MIN_BUDGET).unwrap();
         let mut writer = pool.take(&want(100, 0)).unwrap().unwrap();
         for n in 0..20 {
             writer.append(&Record::new("some value").key("key"), 100 + n);
@@ -497,7 +497,7 @@ mod tests {
         drop(pool);
         let path = folder.path().join(file_name(9, 0));
         let good = std::fs::read(&path).unwrap();
-        let whole = values(&recover(&RealDisk, folder.path(), 9, 4).unwrap().slots[0]);
+        let whole = values(&recover(&RealDisk::default(), folder.path(), 9, 4).unwrap().slots[0]);
         assert_eq!(whole.len(), 20);
         let copy = tempfile::tempdir().unwrap();
         let path = copy.path().join(file_name(9, 0));
@@ -506,7 +506,7 @@ mod tests {
         let used = slot + HEADER + 20 * 56 + 16;
         let seen = |bytes: &[u8], what: &str| {
             std::fs::write(&path, bytes).unwrap();
-            match recover(&RealDisk, copy.path(), 9, 4) {
+            match recover(&RealDisk::default(), copy.path(), 9, 4) {
                 Ok(Left { slots: found, .. }) => {
                     let values = found.first().map(values).unwrap_or_default();
                     assert_eq!(values, whole[..values.len()], "{what}");
@@ -537,11 +537,14 @@ mod tests {
         std::fs::write(&path, &good).unwrap();
         std::fs::write(copy.path().join(file_name(9, 1)), b"cut off while it was made").unwrap();
         std::fs::copy(&path, copy.path().join(file_name(9, 2))).unwrap();
-        assert_eq!(recover(&RealDisk, copy.path(), 9, 4).unwrap().slots.len(), 1);
+        assert_eq!(recover(&RealDisk::default(), copy.path(), 9, 4).unwrap().slots.len(), 1);
         std::fs::rename(&path, copy.path().join(file_name(8, 0))).unwrap();
-        assert_eq!(recover(&RealDisk, copy.path(), 8, 4).err().unwrap().kind(), ErrorKind::ForeignFile);
+        assert_eq!(
+            recover(&RealDisk::default(), copy.path(), 8, 4).err().unwrap().kind(),
+            ErrorKind::ForeignFile
+        );
         std::os::unix::fs::symlink("elsewhere", copy.path().join(file_name(7, 0))).unwrap();
-        assert!(recover(&RealDisk, copy.path(), 7, 4).is_err(), "links are not followed");
+        assert!(recover(&RealDisk::default(), copy.path(), 7, 4).is_err(), "links are not followed");
     }
 
     #[test]

@@ -55,11 +55,11 @@ pub(crate) struct Witness {
 
 impl Witness {
     /// What is so now for a log in `directory` with this first staging file; `None` where it cannot be known.
-    pub(crate) fn now(directory: &Directory, staging: &Path) -> Option<Witness> {
+    pub(crate) fn now(directory: &Directory, disk: &dyn Disk, staging: &Path) -> Option<Witness> {
         Some(Witness {
             boot: directory.boot()?,
             directory: directory.place(directory.root())?,
-            staging: directory.place(staging)?,
+            staging: disk.place(staging)?,
         })
     }
 
@@ -155,20 +155,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("staging");
         std::fs::write(&path, [0; 4096]).unwrap();
-        assert_eq!(Witness::take(&RealDisk, &path), None, "zeros say nothing");
-        witness().leave(&RealDisk, &path).unwrap();
+        assert_eq!(Witness::take(&RealDisk::default(), &path), None, "zeros say nothing");
+        witness().leave(&RealDisk::default(), &path).unwrap();
         let left = std::fs::read(&path).unwrap();
-        assert_eq!(Witness::take(&RealDisk, &path), Some(witness()));
-        assert_eq!(Witness::take(&RealDisk, &path), None, "it was taken back");
+        assert_eq!(Witness::take(&RealDisk::default(), &path), Some(witness()));
+        assert_eq!(Witness::take(&RealDisk::default(), &path), None, "it was taken back");
         for at in FLUSHES..TESTIMONY + PROVED + 4 {
             let mut bad = left.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
-            assert_eq!(Witness::take(&RealDisk, &path), None, "byte {at}");
+            assert_eq!(Witness::take(&RealDisk::default(), &path), None, "byte {at}");
         }
         std::fs::write(&path, &left[..100]).unwrap();
-        assert_eq!(Witness::take(&RealDisk, &path), None, "cut short");
-        assert_eq!(Witness::take(&RealDisk, folder.path()), None);
-        assert!(witness().leave(&RealDisk, folder.path()).is_err());
+        assert_eq!(Witness::take(&RealDisk::default(), &path), None, "cut short");
+        assert_eq!(Witness::take(&RealDisk::default(), folder.path()), None);
+        assert!(witness().leave(&RealDisk::default(), folder.path()).is_err());
     }
 }
