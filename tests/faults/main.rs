@@ -62,4 +62,6 @@ mod panics;
 mod power;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod steps;
+#[cfg(target_os = "linux")]
+mod swaps;
 mod time;

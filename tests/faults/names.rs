@@ -19,7 +19,7 @@ use crate::report::{Tally, run, run_since, skip};
 const HANG: Duration = Duration::from_secs(30);
 
 /// Everything below a directory but the log: kinds, modes, names of links, bytes, and when the bytes last changed.
-fn picture(around: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn picture(around: &Path) -> BTreeMap<PathBuf, String> {
     fn look(dir: &Path, log: &Path, into: &mut BTreeMap<PathBuf, String>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

@@ -50,7 +50,7 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "change of a setting", ready: alter, long: true },
     Operation { name: "growth of a topic", ready: grow, long: true },
     Operation { name: "deletion of records", ready: delete_records, long: true },
-    Operation { name: "deletion of a topic", ready: delete_topic, long: true },
+    Operation { name: "deletion of a topic", ready: delete_topic, long: false },
 ];
 
 fn open(dir: &Path) -> tapelog::Result<Log> {
@@ -265,6 +265,7 @@ fn try_one(operation: &Operation, run: &mut Run) {
             }
         };
         check_report(log.recovery_report(), state, &mut run.tally);
+        check_folders(&dir, &log, state, &mut run.tally);
         let Some(shown) = run.tally.guard(words, || view(&log)) else { continue };
         run.tally.acked += u64::from(done_in.is_some() || state == stepped.last);
         if shown == after {
@@ -280,10 +281,25 @@ fn try_one(operation: &Operation, run: &mut Run) {
     println!("{}: {} threads, {states} states, done from {done_in:?} on", operation.name, stepped.threads);
 }
 
-/// Nothing is lost with a process. What the catalog knows no more may lie about, where a topic was to be deleted.
+/// No folder stays that belongs to no topic, neither of one half made nor of one half deleted.
+fn check_folders(dir: &Path, log: &Log, state: usize, tally: &mut Tally) {
+    let topics: Vec<String> =
+        log.topics().into_iter().map(|topic| topic.describe().name.to_string()).collect();
+    for entry in std::fs::read_dir(dir.join("topics")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let topic = name.rsplit_once('.').map_or(&*name, |(topic, _)| topic);
+        if !topic.starts_with("__") && !topics.iter().any(|known| known == topic) {
+            tally.wrong(|| format!("state {state}: the folder {name} stays"));
+        }
+    }
+    if dir.join("quarantine").exists() {
+        tally.wrong(|| format!("state {state}: set aside, {:?}", log.recovery_report()));
+    }
+}
+
+/// Nothing is lost with a process.
 fn check_report(report: &RecoveryReport, state: usize, tally: &mut Tally) {
-    let fits =
-        |item: &RecoveryItem| matches!(item.action, RecoveryAction::Replayed | RecoveryAction::UnknownTopic);
+    let fits = |item: &RecoveryItem| matches!(item.action, RecoveryAction::Replayed);
     // While a flush is under way it is not known whether the disk took all.
     if !report.items.iter().all(fits) || (state == 0 && !report.page_cache_survived) {
         tally.wrong(|| format!("state {state}: {report:?}"));
