@@ -117,3 +117,66 @@ pub(crate) fn foreign(errno: Errno) -> io::Error {
         errno => errno.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn scene() -> (tempfile::TempDir, Root) {
+        let temp = tempfile::tempdir().unwrap();
+        let (log, outside) = (temp.path().join("log"), temp.path().join("outside"));
+        std::fs::create_dir_all(log.join("a/b")).unwrap();
+        std::fs::write(log.join("a/b/f"), "inside").unwrap();
+        std::fs::create_dir_all(outside.join("b")).unwrap();
+        std::fs::write(outside.join("b/f"), "outside").unwrap();
+        symlink(&outside, log.join("out")).unwrap();
+        symlink("a", log.join("in")).unwrap();
+        symlink("f", log.join("a/b/other")).unwrap();
+        symlink(&log, temp.path().join("by-link")).unwrap();
+        let root = Root::hold(&temp.path().join("by-link")).unwrap();
+        (temp, root)
+    }
+
+    /// Where a path leads, by inode, or why it leads nowhere.
+    fn told(opened: Result<OwnedFd, Errno>) -> Result<u64, String> {
+        match opened.map_err(foreign) {
+            Ok(opened) => Ok(rustix::fs::fstat(&opened).unwrap().st_ino),
+            Err(e) if e.get_ref().is_some_and(|e| e.is::<NotRegular>()) => Err("foreign".into()),
+            Err(e) => Err(format!("{:?}", e.kind())),
+        }
+    }
+
+    #[test]
+    fn one_call_and_the_walk_lead_to_the_same() {
+        let (_temp, root) = scene();
+        let foreign = ["out/b/f", "in/b/f", "a/b/other", "out", "a/b/f/g"];
+        let missing = ["none", "a/none/f", "a/b/none"];
+        for path in ["a", "a/b", "a/b/f", "."].iter().chain(&foreign).chain(&missing) {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let [reached, walked] = [root.reach(Path::new(path), flags), root.walk(Path::new(path), flags)];
+            let reached = told(reached);
+            assert_eq!(reached, told(walked), "{path}");
+            assert_eq!(reached == Err("foreign".into()), foreign.contains(path), "{path}: {reached:?}");
+            assert_eq!(reached == Err("NotFound".into()), missing.contains(path), "{path}: {reached:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_below_is_no_path() {
+        let (_temp, root) = scene();
+        for path in ["/etc/passwd", "../outside/b/f", "a/../../outside/b/f", "a/../a/b/f"] {
+            let path = root.path.join(path);
+            let kinds = [root.open(&path, OFlags::RDONLY).err(), root.folder_of(&path).err()];
+            assert!(
+                kinds.iter().all(|e| e.as_ref().unwrap().kind() == io::ErrorKind::InvalidInput),
+                "{kinds:?}"
+            );
+        }
+        let (path, file) = (root.path.join("a/b/f"), root.path.join("top"));
+        assert!(matches!(root.folder_of(&path), Ok((Folder::Opened(_), name)) if name == "f"));
+        assert!(matches!(root.folder_of(&file), Ok((Folder::Held(_), name)) if name == "top"));
+        assert!(matches!(root.folder_of(&root.path), Ok((Folder::Held(_), name)) if name == "."));
+    }
+}

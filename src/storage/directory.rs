@@ -551,6 +551,63 @@ mod tests {
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
     }
 
+    /// A folder was looked at once; what it led to later, as a link, was written, read and deleted as if it were here.
+    #[test]
+    fn a_folder_that_becomes_a_link_is_not_gone_through() {
+        let (temp, d) = directory();
+        let (p, outside) = (Path::new, temp.path().join("outside"));
+        for folder in [d.root().join("topic/0"), outside.join("0")] {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("f"), "mine").unwrap();
+        }
+        d.create_dir_all(p("topic/0")).unwrap();
+        let file = d.open(p("topic/0/f"), true).unwrap();
+        let id = file.id().unwrap();
+        assert_eq!(d.list(p("topic/0")).unwrap().len(), 1);
+        std::fs::rename(d.root().join("topic"), temp.path().join("was")).unwrap();
+        std::os::unix::fs::symlink(&outside, d.root().join("topic")).unwrap();
+        let failed = [
+            d.remove_dir_all(p("topic/0")).unwrap_err(),
+            d.remove_file(p("topic/0/f")).unwrap_err(),
+            d.rename(p("topic/0/f"), p("f")).unwrap_err(),
+            d.open(p("topic/0/f"), false).unwrap_err(),
+            d.shared(p("topic/0/f"), false, id).unwrap().len().unwrap_err(),
+            d.create(p("topic/0/g")).unwrap_err(),
+            d.list(p("topic/0")).unwrap_err(),
+            d.sync_dir(p("topic/0")).unwrap_err(),
+            d.create_dir_all(p("topic/1")).unwrap_err(),
+        ];
+        assert!(failed.iter().all(|e| e.kind() == ErrorKind::ForeignFile), "{failed:?}");
+        assert_eq!(std::fs::read(outside.join("0/f")).unwrap(), b"mine");
+        assert_eq!(std::fs::read_dir(outside.join("0")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+        // What is open already is what it was.
+        file.write_all_at(b"more", 4).unwrap();
+        assert_eq!(std::fs::read(temp.path().join("was/0/f")).unwrap(), b"minemore");
+    }
+
+    /// So is the directory itself, and that of the staging files.
+    #[test]
+    fn directories_are_held_whatever_comes_in_their_place() {
+        let (temp, d) = directory();
+        let (p, at) = (Path::new, |name: &str| temp.path().join(name));
+        for name in ["staging", "outside"] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("f"), name).unwrap();
+        }
+        let staging = d.staging(Some(&at("staging"))).unwrap();
+        for (here, moved) in [(d.root().to_path_buf(), at("root-was")), (at("staging"), at("staging-was"))] {
+            std::fs::rename(&here, &moved).unwrap();
+            std::os::unix::fs::symlink(at("outside"), here).unwrap();
+        }
+        d.replace(p("f"), b"root").unwrap();
+        staging.disk.remove_file(&staging.path.join("f")).unwrap();
+        assert_eq!(std::fs::read(at("root-was/f")).unwrap(), b"root");
+        assert!(!at("staging-was/f").exists());
+        assert_eq!(std::fs::read(at("outside/f")).unwrap(), b"outside");
+        assert_eq!(d.staging(Some(&at("none"))).map(drop).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
     #[test]
     fn one_lock_at_a_time() {
         let (_temp, d) = directory();

@@ -213,7 +213,7 @@ fn every_bit_of_the_hot_tail_after_a_kill() {
         let origin = Killed::new(HOT);
         let good = origin.bytes();
         let mut random = run.random();
-        let every = effort(if cfg!(debug_assertions) { 150 } else { 10 }, 1);
+        let every = effort(if cfg!(debug_assertions) { 150 } else { 20 }, 1);
         // Of each granule what was written, and the word behind it.
         let last = |n: usize| good[n * 4096..][..4096].iter().rposition(|b| *b != 0);
         for (at, bit) in (0..good.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
