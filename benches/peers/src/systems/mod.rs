@@ -3,6 +3,8 @@
 //! Loops stand in provided methods, so that the compiler makes one per system and a call through a trait object
 //! is paid once per loop, never per record.
 
+#[cfg(feature = "aeron")]
+mod aeron;
 mod channels;
 mod commitlog;
 mod fjall;
@@ -103,6 +105,8 @@ pub static SYSTEMS: &[&System] = &[
     &channels::DISRUPTOR,
     &channels::CROSSBEAM,
     &channels::TOKIO,
+    #[cfg(feature = "aeron")]
+    &aeron::SYSTEM,
     &floor::SYSTEM,
 ];
 
