@@ -20,6 +20,8 @@
 //! length as its initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
 //! ([`mix`]), so that a frame proves its place too. Bit lengths: the key's is 24, the value's 32.
 
+use std::sync::LazyLock;
+
 use crate::bytes::{u32_at, u64_at};
 use crate::clock::Timestamp;
 use crate::record::Record;
@@ -117,22 +119,21 @@ pub(crate) fn value_frame_len(len: usize) -> Option<usize> {
 }
 
 /// Writes the header before a value of `len` bytes that stands at [`FIXED`] of `out`, the frame of a record that is
-/// nothing else, with zeros behind it; all but the commit word. `store` as of [`fill_in_pairs`].
+/// nothing else, with zeros behind it; all but the commit word. Returns the checksum.
 #[inline]
-pub(crate) fn fill_header(
+pub(crate) fn write_header(
     out: &mut [u8],
     len: usize,
     offset: u64,
     timestamp: Timestamp,
     extra_flags: u8,
-    store: impl Fn(&mut [u8; 16], u64, u64),
-) {
-    let ([first, second, ..], _) = out.as_chunks_mut::<16>() else { return };
-    first[8..].copy_from_slice(&offset.to_le_bytes());
+    store: impl StorePair,
+) -> u32 {
     #[allow(clippy::cast_possible_truncation)] // checked by `value_frame_len`
     let lens = (u64::from(len as u32) << 32) | u64::from(extra_flags | flags::VALUE);
-    #[allow(clippy::cast_sign_loss)] // the bits of an i64
-    store(second, timestamp.as_nanos() as u64, lens);
+    let fixed = [bits_of(timestamp), lens];
+    store_mixed(out, offset, fixed, &store);
+    sum_mixed(out, fixed, &store)
 }
 
 fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
@@ -143,7 +144,6 @@ fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
 
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word, and
 /// returns the checksum that belongs there.
-#[cfg(test)]
 pub(crate) fn write(
     out: &mut [u8],
     record: &Record<'_>,
@@ -159,11 +159,43 @@ pub(crate) fn write(
 /// The checksum of a frame that was filled; what stands in its commit word does not matter.
 ///
 /// CRC-32 is computed 16 bytes at a time. What it runs over begins at a multiple of that, and the offset before it is
-/// its beginning: the loads meet the stores of [`fill_in_pairs`], and half of all frames leave nothing over.
+/// its beginning: the loads meet the stores of [`write_in_pairs`], and half of all frames leave nothing over.
 #[inline]
 pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(sum_begins(u64_at(frame, 8), frame.len()));
     crc.update(&frame[SUMMED..]);
+    crc.finalize()
+}
+
+/// Stores two words, the first one first, as one.
+pub(crate) trait StorePair: Fn(&mut [u8; 16], u64, u64) {}
+
+impl<F: Fn(&mut [u8; 16], u64, u64)> StorePair for F {}
+
+/// Finds out once what the processor can do for checksums: the 40 instructions of doing so are a tenth of an append.
+static SUM: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
+
+/// Stores what a frame begins with, all but the commit word: the timestamp mixed with what the checksum begins with.
+///
+/// A checksum that begins with something is that of the same bytes with it mixed into the first four, begun with
+/// nothing; and what begins with nothing can be kept ready.
+#[inline(always)]
+fn store_mixed(out: &mut [u8], offset: u64, [timestamp, lens]: [u64; 2], store: impl StorePair) {
+    let begins = sum_begins(offset, out.len());
+    if let ([first, second, ..], _) = out.as_chunks_mut::<16>() {
+        first[8..].copy_from_slice(&offset.to_le_bytes());
+        store(second, timestamp ^ u64::from(begins), lens);
+    }
+}
+
+/// The checksum of a frame that was begun by [`store_mixed`], whose timestamp is stored as it is now.
+#[inline(always)]
+fn sum_mixed(out: &mut [u8], [timestamp, lens]: [u64; 2], store: impl StorePair) -> u32 {
+    let mut crc = SUM.clone();
+    crc.update(&out[SUMMED..]);
+    if let ([_, second, ..], _) = out.as_chunks_mut::<16>() {
+        store(second, timestamp, lens);
+    }
     crc.finalize()
 }
 
@@ -186,7 +218,6 @@ fn lengths_word(record: &Record<'_>, more: u8) -> u64 {
 }
 
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word.
-#[inline]
 fn fill(
     out: &mut [u8],
     record: &Record<'_>,
@@ -226,59 +257,93 @@ fn fill(
     out[value_at..value_at + value.len()].copy_from_slice(value);
 }
 
-/// Values up to this length are worth the care of [`fill_in_pairs`].
+/// Values up to this length are worth the care of [`write_in_pairs`].
 const IN_PAIRS: usize = 256;
 
-/// [`fill`] for a frame whose checksum is taken at once: all bytes that it runs over are stored 16 at a time,
-/// as the checksum will load them. A load of what was just stored in other pieces waits until the stores have left
-/// the processor, which takes as long as the checksum of a short frame itself.
+/// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word, and returns the
+/// checksum that belongs there.
 ///
-/// `store` stores two words, the first one first, as one.
-#[inline]
-pub(crate) fn fill_in_pairs(
+/// All bytes that it runs over are stored 16 at a time, as the checksum will load them. A load of what was just stored in
+/// other pieces waits until the stores have left the processor, which takes as long as the checksum of a short frame itself.
+#[inline(always)] // of what the caller knows of the record nothing need be asked again
+pub(crate) fn write_in_pairs(
     out: &mut [u8],
     record: &Record<'_>,
     offset: u64,
     timestamp: Timestamp,
     extra_flags: u8,
-    store: impl Fn(&mut [u8; 16], u64, u64),
-) {
+    store: impl StorePair,
+) -> u32 {
     let key = record.key.unwrap_or_default();
     let value = record.value.unwrap_or_default();
     if !record.headers.is_empty() || value.len() > IN_PAIRS {
-        return fill(out, record, offset, timestamp, extra_flags, None);
+        // A copy, so that the record that is written below need not lie in memory.
+        let record = *record;
+        return write(out, &record, offset, timestamp, extra_flags, None);
     }
-    let (pairs, last) = out.as_chunks_mut::<16>();
-    let [first, second, pairs @ ..] = pairs else { return };
-    first[8..].copy_from_slice(&offset.to_le_bytes());
-    #[allow(clippy::cast_sign_loss)] // the bits of an i64
-    store(second, timestamp.as_nanos() as u64, lengths_word(record, extra_flags));
+    let fixed = [bits_of(timestamp), lengths_word(record, extra_flags)];
+    store_mixed(out, offset, fixed, &store);
+    fill_pairs(out, key, value, &store);
+    sum_mixed(out, fixed, &store)
+}
+
+/// Fills what stands behind the fixed header: whole pairs, and a last word where there is half of one.
+#[inline(always)]
+fn fill_pairs(out: &mut [u8], key: &[u8], value: &[u8], store: impl StorePair) {
+    let ([_, _, pairs @ ..], last) = out.as_chunks_mut::<16>() else { return };
     let mut pairs = pairs.iter_mut();
-    let (inside, key) = key.as_chunks::<16>();
-    for (bytes, pair) in inside.iter().zip(pairs.by_ref()) {
-        store(pair, u64_at(bytes, 0), u64_at(bytes, 8));
-    }
-    let mut value_from = 0;
+    let key = store_whole(&mut pairs, key, &store);
+    let mut rest = value;
     if !key.is_empty() {
-        match pairs.next() {
-            Some(pair) if key.len() > 8 => store(pair, word_of(key, 0), word_of(key, 8)),
+        let low = word_of(key, 0);
+        let Some(pair) = pairs.next() else { return last.copy_from_slice(&low.to_le_bytes()) };
+        if key.len() > 8 {
+            store(pair, low, word_of(key, 8));
+        } else {
             // The key's last word shares its pair with the value's first.
-            Some(pair) => {
-                store(pair, word_of(key, 0), word_of(value, 0));
-                value_from = 8;
-            }
-            None => last.copy_from_slice(&word_of(key, 0).to_le_bytes()),
+            store(pair, low, word_of(value, 0));
+            rest = value.get(8..).unwrap_or_default();
         }
     }
-    let (inside, rest) = value.get(value_from..).unwrap_or_default().as_chunks::<16>();
-    for (bytes, pair) in inside.iter().zip(pairs.by_ref()) {
+    let rest = store_whole(&mut pairs, rest, &store);
+    if rest.is_empty() {
+        return;
+    }
+    let (low, high) = match value.last_chunk::<16>() {
+        // One read that begins before the rest, and no branch for its length.
+        Some(end) => halves(u128::from_le_bytes(*end) >> (8 * (16 - rest.len()))),
+        None => (word_of(rest, 0), word_of(rest, 8)),
+    };
+    match pairs.next() {
+        Some(pair) => store(pair, low, high),
+        None => last.copy_from_slice(&low.to_le_bytes()),
+    }
+}
+
+/// Stores all of `bytes` that are whole pairs; what is left of them.
+#[inline]
+fn store_whole<'a>(
+    pairs: &mut std::slice::IterMut<'_, [u8; 16]>,
+    bytes: &'a [u8],
+    store: impl StorePair,
+) -> &'a [u8] {
+    let (whole, rest) = bytes.as_chunks::<16>();
+    for (bytes, pair) in whole.iter().zip(pairs) {
         store(pair, u64_at(bytes, 0), u64_at(bytes, 8));
     }
-    if let Some(pair) = pairs.next() {
-        store(pair, word_of(rest, 0), word_of(rest, 8));
-    } else if !rest.is_empty() {
-        last.copy_from_slice(&word_of(rest, 0).to_le_bytes());
-    }
+    rest
+}
+
+#[allow(clippy::cast_sign_loss)] // what it is for
+#[inline]
+fn bits_of(timestamp: Timestamp) -> u64 {
+    timestamp.as_nanos() as u64
+}
+
+#[allow(clippy::cast_possible_truncation)] // what it is for
+#[inline]
+fn halves(both: u128) -> (u64, u64) {
+    (both as u64, (both >> 64) as u64)
 }
 
 /// The word at `at` of `bytes`, with zeros for what lies behind their end.

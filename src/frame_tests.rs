@@ -19,8 +19,8 @@ fn frames_filled_in_pairs_are_the_same() {
             let len = frame_len(&record, false).unwrap();
             let (mut one, mut two) = (vec![0xAA; len], vec![0x55; len]);
             let time = Timestamp::from_nanos(-7);
-            fill(&mut one, &record, 9, time, flags::MORE, None);
-            fill_in_pairs(&mut two, &record, 9, time, flags::MORE, store);
+            let sum = write(&mut one, &record, 9, time, flags::MORE, None);
+            assert_eq!(sum, write_in_pairs(&mut two, &record, 9, time, flags::MORE, store), "{record:?}");
             assert_eq!(one[8..], two[8..], "{record:?}");
         }
     }

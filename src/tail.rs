@@ -252,9 +252,10 @@ mod tests {
         let record = Record::default();
         let part = ProducerPart { id: 1, epoch: 0, sequence: 0, attributes: attributes::CONTROL };
         let len = frame::frame_len(&record, true).unwrap();
-        let out = writer.reserve(len).unwrap();
-        let tag = frame::write(out, &record, offset, Timestamp::from_nanos(0), 0, Some(part));
-        writer.stage(len, tag);
+        let time = Timestamp::from_nanos(0);
+        let mut room = writer.reserve(len).unwrap();
+        let tag = frame::write(room.bytes(), &record, offset, time, 0, Some(part));
+        room.stage(tag);
     }
 
     #[test]

@@ -10,11 +10,12 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FIXED, checksum_of, fill_header, flags};
-use crate::partition::core::{Appended, PartitionCore, Stamp};
+use crate::frame::{FIXED, flags, write_header};
+use crate::partition::append::{Asked, Stamp};
+use crate::partition::core::{Appended, PartitionCore};
 use crate::partition::head::{AppendState, Head};
 use crate::record::Record;
-use crate::storage::chunk::store_pair;
+use crate::storage::chunk::{Room, store_pair};
 
 impl PartitionCore {
     /// Fails where a record names another partition.
@@ -23,11 +24,14 @@ impl PartitionCore {
         let own = self.identity.tp.partition();
         match records.iter().filter_map(|record| record.partition).find(|named| *named != own) {
             None => Ok(()),
-            Some(other) => {
-                let message = format!("the record names partition {other}");
-                Err(self.here(Error::new(ErrorKind::InvalidArgument, message)))
-            }
+            Some(other) => Err(self.is_named(other)),
         }
+    }
+
+    #[cold]
+    fn is_named(&self, other: u32) -> Error {
+        let message = format!("the record names partition {other}");
+        self.here(Error::new(ErrorKind::InvalidArgument, message))
     }
 
     #[cold]
@@ -144,7 +148,12 @@ impl Appender {
     /// As [`Partition::append`](crate::Partition::append).
     #[inline]
     pub fn append(&mut self, record: Record<'_>) -> Result<u64> {
-        self.append_all(std::slice::from_ref(&record)).map(|appended| appended.base_offset)
+        let appended = match self.append_alone(std::slice::from_ref(&record))? {
+            Some(appended) => appended,
+            // A copy, so that the record that nearly all appends end with need not lie in memory.
+            None => self.append_with_lock(&[record])?,
+        };
+        Ok(appended.base_offset)
     }
 
     /// Appends records back to back, all or none, and returns their offsets; readers see all of them or none, after a
@@ -153,34 +162,40 @@ impl Appender {
     /// # Errors
     /// As [`Partition::append_batch`](crate::Partition::append_batch).
     pub fn append_batch(&mut self, records: &[Record<'_>]) -> Result<Range<u64>> {
-        self.append_all(records).map(|appended| appended.base_offset..appended.next_offset)
+        let appended = match self.append_alone(records)? {
+            Some(appended) => appended,
+            None => self.append_with_lock(records)?,
+        };
+        Ok(appended.base_offset..appended.next_offset)
     }
 
-    #[inline]
-    fn append_all(&mut self, records: &[Record<'_>]) -> Result<Appended> {
+    /// Appends where that takes nothing but what is at hand; `None` where it takes more.
+    #[inline(always)]
+    fn append_alone(&mut self, records: &[Record<'_>]) -> Result<Option<Appended>> {
         let core = &*self.core;
-        core.origin.check()?;
         core.check_named(records)?;
-        let segment_bytes = core.limits.segment_bytes.load(Ordering::Relaxed);
-        let total = core.check_sizes(records, segment_bytes)?;
-        let always = core.limits.stamps.load(Ordering::Relaxed);
-        let needs_time = always || records.iter().any(|r| r.timestamp.is_none());
+        let Asked { total, segment_bytes, stamp } = core.look_at(records)?;
+        if let Some(head) = &mut self.head
+            && let Some(_turn) = core.lease.enter()
+            && total > 0
+            && head.has_room(total)
+            && !head.rolls(total, segment_bytes)
+        {
+            return core.append_to(head, records, total, false, stamp).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Appends as everybody does.
+    #[cold]
+    fn append_with_lock(&mut self, records: &[Record<'_>]) -> Result<Appended> {
+        let core = &*self.core;
         let mut deadline = None;
         loop {
-            // The clock is the user's: nobody waits for it.
-            let stamp = Stamp { now: needs_time.then(|| core.engine.clock.now()), always };
-            if let Some(head) = &mut self.head
-                && total > 0
-                && head.has_room(total)
-                && !head.rolls(total, segment_bytes)
-                && let Some(_turn) = core.lease.enter()
-            {
-                return core.append_to(head, records, total, false, stamp);
-            }
+            let Asked { total, segment_bytes, stamp } = core.look_at(records)?;
             let Some(mut state) = core.prepare(&mut self.head, total, &mut deadline)? else { continue };
             if records.is_empty() {
-                let (base_offset, timestamp) = (state.head.next_offset, state.head.last_timestamp);
-                return Ok(Appended { base_offset, next_offset: base_offset, timestamp });
+                return Ok(Appended::nothing(&state.head));
             }
             let rolls = state.roll(total, segment_bytes);
             let appended = core.append_to(&mut state.head, records, total, rolls, stamp);
@@ -221,7 +236,7 @@ impl Appender {
         // The padding behind the value too.
         let writer = self.head.as_mut().and_then(|head| head.writer.as_mut());
         if let Some(out) = writer.and_then(|writer| writer.reserve(frame)) {
-            out[FIXED..].fill(0);
+            out.into_bytes()[FIXED..].fill(0);
         }
         Ok(frame)
     }
@@ -317,17 +332,10 @@ impl PartitionCore {
         timestamp: Timestamp,
     ) -> Result<u64> {
         let offset = head.next_offset;
-        let writer = head.writer.as_mut().filter(|writer| writer.room() >= frame);
-        let Some((writer, out)) = writer.and_then(|writer| {
-            let tag = writer.reserve(frame).map(|out| {
-                fill_header(out, len, offset, timestamp, bits, store_pair);
-                checksum_of(out)
-            });
-            tag.map(|tag| (writer, tag))
-        }) else {
-            return Err(self.here(Error::new(ErrorKind::Internal, "the claimed room is gone")));
-        };
-        writer.stage(frame, out);
+        let Some(writer) = &mut head.writer else { return Err(self.without_room()) };
+        let Some(mut room) = writer.reserve(frame) else { return Err(self.without_room()) };
+        let tag = write_header(room.bytes(), len, offset, timestamp, bits, store_pair);
+        room.stage(tag);
         writer.publish();
         head.last_timestamp = head.last_timestamp.max(timestamp);
         self.appended(head, 1, frame);
@@ -350,7 +358,8 @@ impl DerefMut for Claim<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let writer = self.appender.head.as_mut().and_then(|head| head.writer.as_mut());
-        let frame = writer.and_then(|writer| writer.reserve(self.frame)).unwrap_or_default();
+        let room = writer.and_then(|writer| writer.reserve(self.frame));
+        let frame = room.map(Room::into_bytes).unwrap_or_default();
         frame.get_mut(FIXED..FIXED + self.len).unwrap_or_default()
     }
 }

@@ -1,5 +1,5 @@
-//! A partition as the log holds it: one append path and one read path. The write-behind between them stands in
-//! `settle`.
+//! A partition as the log holds it, and its read path. The append path stands in `append`, the write-behind between them
+//! in `settle`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use std::time::Duration;
 use crossbeam::utils::{Backoff, CachePadded};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::clock::{Deadline, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FrameView, checksum_of, fill_in_pairs, flags, frame_len, value_frame_len};
+use crate::frame::FrameView;
 use crate::partition::cursor::{Cursor, Store};
 use crate::partition::drain::{Drain, Sink};
 use crate::partition::head::{AppendState, Ends, Head};
@@ -21,12 +21,10 @@ use crate::partition::settings::{Settings, TimestampType};
 use crate::partition::turns::Turns;
 use crate::partition::watermarks::{Signal, Watermark, register};
 use crate::partition::write_behind::{Duty, Engine};
-use crate::record::Record;
 use crate::segment::chain::Chain;
 use crate::segment::reader::Segment;
 use crate::segment::writer::SegmentWriter;
 use crate::storage::arena::{CLASSES, Want};
-use crate::storage::chunk::store_pair;
 use crate::storage::origin::Origin;
 use crate::tail::Tail;
 
@@ -42,26 +40,6 @@ pub(crate) enum Wait {
     For(Duration),
 }
 
-/// Whose time the records of an append carry.
-#[derive(Clone, Copy)]
-pub(super) struct Stamp {
-    /// The time of the append, where a record needs it.
-    pub(super) now: Option<Timestamp>,
-    /// Whether it overrules the producers', and never goes back.
-    pub(super) always: bool,
-}
-
-impl Stamp {
-    #[inline]
-    pub(super) fn of(self, record: &Record<'_>, last: Timestamp) -> Timestamp {
-        match (self.always, record.timestamp, self.now) {
-            (true, _, Some(now)) => now.max(last),
-            (false, None, Some(now)) => now,
-            (_, given, _) => given.unwrap_or(last),
-        }
-    }
-}
-
 /// What an append gave its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
@@ -69,6 +47,14 @@ pub(crate) struct Appended {
     pub(crate) next_offset: u64,
     /// Of the last record.
     pub(crate) timestamp: Timestamp,
+}
+
+impl Appended {
+    /// What an append of no records gives.
+    pub(super) fn nothing(head: &Head) -> Self {
+        let end = head.next_offset;
+        Appended { base_offset: end, next_offset: end, timestamp: head.last_timestamp }
+    }
 }
 
 /// Where a partition begins when a log is opened: empty, or as recovery left it.
@@ -149,7 +135,7 @@ pub(crate) struct PartitionCore {
 /// Settings that appends look at, kept where that costs a load: a lock here is a fifth of an append.
 pub(super) struct Limits {
     pub(super) segment_bytes: AtomicU64,
-    max_record_bytes: AtomicU32,
+    pub(super) max_record_bytes: AtomicU32,
     /// Whether records carry the time of their append.
     pub(super) stamps: AtomicBool,
 }
@@ -227,15 +213,18 @@ impl PartitionCore {
         })
     }
 
+    #[inline]
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
     /// Whether it is a partition of an internal topic.
+    #[inline]
     pub(crate) fn is_internal(&self) -> bool {
         self.internal
     }
 
+    #[inline]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
@@ -265,62 +254,7 @@ impl PartitionCore {
         error.with_partition(Arc::clone(&self.identity.tp.topic), self.identity.tp.partition())
     }
 
-    // ---- the append path -------------------------------------------------------------------------------
-
-    /// Appends records, all or none, back to back.
-    ///
-    /// With `expected_end`, only if that is the end offset. Waits for room as long as `wait` says.
-    pub(crate) fn append(
-        &self,
-        records: &[Record<'_>],
-        wait: Wait,
-        expected_end: Option<u64>,
-    ) -> Result<Appended> {
-        // Before any lock: whoever had it when the process was forked is not there to let it go.
-        self.origin.check()?;
-        // Read once: what was checked is what is done, whatever is altered meanwhile.
-        let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed);
-        let total = self.check_sizes(records, segment_bytes)?;
-        let stamps = self.limits.stamps.load(Ordering::Relaxed);
-        let mut deadline = None;
-        loop {
-            // The clock is the user's: it is asked before the lock, and before anything is begun.
-            let needs_time = stamps || records.iter().any(|r| r.timestamp.is_none());
-            let now = if needs_time { Some(self.engine.clock.now()) } else { None };
-            let mut state = self.append.lock();
-            if let Some(error) = &state.refuse {
-                return Err(error.clone());
-            }
-            if state.leased {
-                return Err(self.is_leased());
-            }
-            if let Some(expected) = expected_end
-                && expected != state.head.next_offset
-            {
-                let message = format!("the end offset is {}, not {expected}", state.head.next_offset);
-                return Err(self.here(Error::new(ErrorKind::UnexpectedEndOffset, message)));
-            }
-            if records.is_empty() {
-                let (base_offset, timestamp) = (state.head.next_offset, state.head.last_timestamp);
-                return Ok(Appended { base_offset, next_offset: base_offset, timestamp });
-            }
-            if state.head.has_room(total) || self.take_chunk(&mut state, total)? {
-                let stamp = Stamp { now, always: stamps };
-                let rolls = state.roll(total, segment_bytes);
-                let appended = self.append_to(&mut state.head, records, total, rolls, stamp);
-                if state.has_news(self.engine.is_durable()) {
-                    self.tell(state);
-                }
-                return appended;
-            }
-            drop(state);
-            let deadline = *deadline.get_or_insert_with(|| match wait {
-                Wait::No => Deadline::after(Duration::ZERO),
-                Wait::For(time) => Deadline::after(time),
-            });
-            self.engine.wait_for_room(deadline).map_err(|e| self.here(e))?;
-        }
-    }
+    // ---- appends (their path stands in `append`) ---------------------------------------------------------
 
     /// Tells of an append whoever is to be told, after the lock was let go: a wake-up is a system call, and the next
     /// append need not wait for it. Who registered before the append is on the list; who comes later sees the record.
@@ -354,44 +288,6 @@ impl PartitionCore {
             self.lease.stop(|| backoff.snooze());
         }
         state
-    }
-
-    /// How many bytes the frames of `records` take; an error where that is more than may be.
-    #[inline]
-    pub(super) fn check_sizes(&self, records: &[Record<'_>], segment_bytes: u64) -> Result<usize> {
-        let max_record_bytes = self.limits.max_record_bytes.load(Ordering::Relaxed);
-        let mut total = 0usize;
-        for (index, record) in records.iter().enumerate() {
-            let len = frame_len(record, false);
-            let Some(len) = len.filter(|len| *len <= max_record_bytes as usize) else {
-                return Err(self.too_large(index, len, max_record_bytes));
-            };
-            total += len;
-            if total > MAX_APPEND || total as u64 > segment_bytes {
-                let most = segment_bytes.min(MAX_APPEND as u64);
-                let message = format!("the append takes more than {most} bytes");
-                return Err(self.here(Error::new(ErrorKind::RecordBatchTooLarge, message)));
-            }
-        }
-        Ok(total)
-    }
-
-    #[cold]
-    fn too_large(&self, index: usize, len: Option<usize>, most: u32) -> Error {
-        let len = len.map_or_else(|| "too many".into(), |len| len.to_string());
-        let message = format!("record {index} of the append takes {len} bytes, more than the topic's {most}");
-        self.here(Error::new(ErrorKind::RecordTooLarge, message))
-    }
-
-    /// How many bytes the frame of a value alone takes; an error where that is more than may be.
-    pub(super) fn check_value(&self, len: usize, segment_bytes: u64) -> Result<usize> {
-        let most = self.limits.max_record_bytes.load(Ordering::Relaxed);
-        let frame = value_frame_len(len);
-        match frame.filter(|frame| *frame <= MAX_APPEND.min(most as usize) && *frame as u64 <= segment_bytes)
-        {
-            Some(frame) => Ok(frame),
-            None => Err(self.too_large(0, frame, most)),
-        }
     }
 
     /// Gets a chunk that has room for `len` bytes of frames; false where there is none now.
@@ -431,58 +327,6 @@ impl PartitionCore {
                 return Ok(false);
             }
         }
-    }
-
-    /// The append itself: everything was checked, there is room for the `total` bytes that it takes.
-    #[inline]
-    pub(super) fn append_to(
-        &self,
-        head: &mut Head,
-        records: &[Record<'_>],
-        total: usize,
-        rolls: bool,
-        stamp: Stamp,
-    ) -> Result<Appended> {
-        let base_offset = head.next_offset;
-        let Some(writer) = &mut head.writer else {
-            return Err(self.here(Error::new(ErrorKind::Internal, "no chunk to append to")));
-        };
-        let mut timestamp = head.last_timestamp;
-        for (index, record) in records.iter().enumerate() {
-            timestamp = stamp.of(record, head.last_timestamp);
-            let mut bits = 0;
-            if rolls && index == 0 {
-                bits |= flags::FIRST_OF_SEGMENT;
-            }
-            if index + 1 < records.len() {
-                bits |= flags::MORE;
-            }
-            let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
-            let Some(out) = writer.reserve(len) else {
-                writer.abandon();
-                return Err(
-                    self.here(Error::new(ErrorKind::Internal, "the chunk has less room than it said"))
-                );
-            };
-            fill_in_pairs(out, record, base_offset + index as u64, timestamp, bits, store_pair);
-            let tag = checksum_of(out);
-            writer.stage(len, tag);
-            head.last_timestamp = head.last_timestamp.max(timestamp);
-        }
-        writer.publish();
-        self.appended(head, records.len(), total);
-        Ok(Appended { base_offset, next_offset: head.next_offset, timestamp })
-    }
-
-    /// Counts what was published.
-    #[inline]
-    pub(super) fn appended(&self, head: &mut Head, records: usize, total: usize) {
-        head.next_offset += records as u64;
-        head.segment_used = head.segment_used.map(|used| used + total as u64);
-        self.end.offset.store(head.next_offset, Ordering::Release);
-        // There is one at a time that appends, so that this needs no atomic addition.
-        let bytes_in = self.end.bytes_in.load(Ordering::Relaxed) + total as u64;
-        self.end.bytes_in.store(bytes_in, Ordering::Relaxed);
     }
 
     // ---- the read path ---------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 // The rooms behind this door:
 //
-// core           one append path, one read path (head: what appends write)
+// core           what it is made of, and its read path
+//  ├ append         its append path (head: what appends write)
 //  ├ appender       appends of one handle alone (lease: how it is stopped)
 //  ├ cursor         reading: hot, cold, and over the hand-over (records: what readers get)
 //  ├ delivery       what an append returns
@@ -14,6 +15,7 @@
 // recovery       facts, and the doing of a plan (plan: a decision table) through drain's sink
 // settings       what can be set
 
+pub(crate) mod append;
 pub(crate) mod appender;
 pub(crate) mod backlog;
 pub(crate) mod core;
@@ -45,7 +47,7 @@ pub use appender::{Appender, Claim};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameView;
-use crate::partition::core::{PartitionCore, Wait};
+use crate::partition::core::{Appended, PartitionCore, Wait};
 use crate::partition::cursor::Cursor;
 use crate::partition::delivery::{Acks, Delivery, Durability};
 use crate::partition::records::{ConsumerRecord, Records};
@@ -100,7 +102,9 @@ impl Partition {
     /// `NoMemory`, `Storage`, `Closed` as the log stands.
     #[inline]
     pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
-        self.append_at(std::slice::from_ref(&record), None)
+        self.check(std::slice::from_ref(&record))?;
+        let appended = self.core.append_one(record, self.wait())?;
+        Ok(self.delivery(appended))
     }
 
     /// Appends records back to back, all or none; readers see all of them or none, after a crash too.
@@ -129,21 +133,37 @@ impl Partition {
         Appender::new(Arc::clone(&self.core), Arc::clone(&self.log))
     }
 
+    #[inline]
     fn check_internal(&self) -> Result<()> {
-        if self.core.is_internal() {
-            return Err(Error::new(ErrorKind::InvalidTopic, "internal topics are not for appending")
-                .with_topic(self.topic_partition().topic()));
-        }
-        Ok(())
+        if self.core.is_internal() { Err(self.is_internal()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn is_internal(&self) -> Error {
+        Error::new(ErrorKind::InvalidTopic, "internal topics are not for appending")
+            .with_topic(self.topic_partition().topic())
+    }
+
+    fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
+        self.check(records)?;
+        let appended = self.core.append(records, self.wait(), expected_end)?;
+        Ok(self.delivery(appended))
     }
 
     #[inline]
-    fn append_at(&self, records: &[Record<'_>], expected_end: Option<u64>) -> Result<Delivery> {
+    fn check(&self, records: &[Record<'_>]) -> Result<()> {
         self.check_internal()?;
-        self.core.check_named(records)?;
-        let wait = Wait::For(self.core.engine().max_block);
-        let appended = self.core.append(records, wait, expected_end)?;
-        Ok(Delivery::new(&self.core, appended, Acks::All, Durability::Process))
+        self.core.check_named(records)
+    }
+
+    #[inline]
+    fn wait(&self) -> Wait {
+        Wait::For(self.core.engine().max_block)
+    }
+
+    #[inline]
+    fn delivery(&self, appended: Appended) -> Delivery {
+        Delivery::new(&self.core, appended, Acks::All, Durability::Process)
     }
 
     /// A reader that begins at offset `from`.

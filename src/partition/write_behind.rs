@@ -293,6 +293,7 @@ impl Engine {
     }
 
     /// Whether what is appended is written to a directory.
+    #[inline]
     pub(crate) fn is_durable(&self) -> bool {
         self.directory.is_some()
     }

@@ -335,7 +335,10 @@ impl Producer {
         let Promise { acks, durability, wait } = asked.promise;
         let append = || {
             topic.with_partition(number, |core| {
-                let appended = core.append(std::slice::from_ref(record), wait, asked.expected_end)?;
+                let appended = match asked.expected_end {
+                    None => core.append_one(*record, wait)?,
+                    end => core.append(std::slice::from_ref(record), wait, end)?,
+                };
                 let delivery = Delivery::new(core, appended, acks, durability.unwrap_or_default());
                 if !delivery.is_done() {
                     self.open.add(core, appended.next_offset, frame_bytes(record));

@@ -601,47 +601,19 @@ impl ChunkWriter {
         self.chunk.memory.len - self.cursor
     }
 
-    /// The bytes where the next frame goes, holding whatever was there; `None` without room for `len`, which is
-    /// a multiple of 8.
+    /// Room where the next frame goes; `None` without any for `len`, or where that is no multiple of 8.
     #[inline]
-    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if len > self.room() || !len.is_multiple_of(8) {
-            return None;
-        }
-        // SAFETY: in bounds by the check. At or beyond the published counter (the cursor never is below it), where
-        // readers make no slices; the only writer is borrowed for as long as this slice lives.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.chunk.memory.base.as_ptr().add(self.cursor), len) })
+    pub(crate) fn reserve(&mut self, len: usize) -> Option<Room<'_>> {
+        let fits = len > 0 && len.is_multiple_of(8) && len <= self.room();
+        fits.then_some(Room { writer: self, len })
     }
 
-    /// The same bytes as [`ChunkWriter::reserve`] gives, to look at.
+    /// The bytes of the [`Room`] that [`ChunkWriter::reserve`] gives, to look at.
     #[inline]
     pub(crate) fn reserved(&self, len: usize) -> Option<&[u8]> {
-        if len > self.room() || !len.is_multiple_of(8) {
-            return None;
-        }
-        // SAFETY: in bounds by the check, initialised. The bytes are written through a mutable borrow of the only writer,
-        // which there is none of while this slice lives; the words that `word` gives are not used while it does either, since
-        // `stage` and `abandon` borrow mutably too.
-        Some(unsafe { std::slice::from_raw_parts(self.chunk.memory.base.as_ptr().add(self.cursor), len) })
-    }
-
-    /// Ends the frame of `len` bytes that was written where [`ChunkWriter::reserve`] said: recovery believes it from
-    /// here on, readers after [`ChunkWriter::publish`]. `pure_tag` is the frame's plain checksum.
-    ///
-    /// # Panics
-    ///
-    /// If `len` was not reserved: no multiple of 8, zero, or more than there is room for.
-    #[inline]
-    pub(crate) fn stage(&mut self, len: usize, pure_tag: u32) {
-        assert!(len > 0 && len.is_multiple_of(8) && len <= self.room(), "staged what was not reserved");
-        self.chunk.marks.set(self.records, self.cursor);
-        self.records += usize::from(!self.reserved(len).is_some_and(is_marker));
-        let end = self.cursor + len;
-        #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
-        let word = commit_word(len as u32, pure_tag ^ mix(self.chunk.header.salt, self.cursor));
-        let following = (end < self.chunk.memory.len).then(|| self.word(end));
-        commit::<_, ReleaseAcquire>(self.word(self.cursor), following, word.to_le());
-        self.cursor = end;
+        let base = self.chunk.memory.base.as_ptr();
+        // SAFETY: in bounds by the check, initialised; written through a `Room` only, which borrows the writer mutably.
+        (len <= self.room()).then(|| unsafe { std::slice::from_raw_parts(base.add(self.cursor), len) })
     }
 
     /// Lets readers see all that was staged, at once.
@@ -656,7 +628,8 @@ impl ChunkWriter {
         let published = self.chunk.published.seen();
         if self.cursor > published {
             // The frames behind it prove themselves still, but nobody gets past a zero.
-            self.word(published).store(0, Ordering::Release);
+            // SAFETY: where the cursor stood once, and before where it is now (see `Room::stage`).
+            unsafe { self.chunk.memory.word(published) }.store(0, Ordering::Release);
             self.cursor = published;
             // Other frames may come to lie where these marks point to.
             self.chunk.marks.clear(self.published, self.records);
@@ -669,16 +642,46 @@ impl ChunkWriter {
     pub(crate) fn seal(self) -> Arc<Chunk> {
         Arc::clone(&self.chunk)
     }
+}
 
-    /// The commit word at `at`, which is at or beyond the published counter, a multiple of 8, and below the end.
+/// Room for one frame behind the last: made by [`ChunkWriter::reserve`], so that its length fits.
+pub(crate) struct Room<'a> {
+    writer: &'a mut ChunkWriter,
+    len: usize,
+}
+
+impl<'a> Room<'a> {
+    /// Its bytes, holding whatever was there.
     #[inline]
-    fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at >= HEADER && at < self.chunk.memory.len);
-        debug_assert!(at >= self.chunk.published.seen());
-        // SAFETY: aligned and in bounds by the assertion (the length is a multiple of 8 as well). All callers stay at or
-        // beyond the published counter, where readers do not look, and let go of the word before anything is
-        // published; a slice from `reserve` would borrow the writer mutably, so there is none.
-        unsafe { self.chunk.memory.word(at) }
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        Room { writer: self.writer, len: self.len }.into_bytes()
+    }
+
+    #[inline]
+    pub(crate) fn into_bytes(self) -> &'a mut [u8] {
+        let base = self.writer.chunk.memory.base.as_ptr();
+        // SAFETY: in bounds, `reserve` looked. At or beyond the published counter (the cursor never is below it), where
+        // readers make no slices; the only writer is borrowed for as long as this slice lives.
+        unsafe { std::slice::from_raw_parts_mut(base.add(self.writer.cursor), self.len) }
+    }
+
+    /// Ends the frame that was written here: recovery believes it from now on, readers after [`ChunkWriter::publish`].
+    #[inline]
+    pub(crate) fn stage(mut self, pure_tag: u32) {
+        let record = usize::from(!is_marker(self.bytes()));
+        let Room { writer, len } = self;
+        let (chunk, from, end) = (&*writer.chunk, writer.cursor, writer.cursor + len);
+        chunk.marks.set(writer.records, from);
+        writer.records += record;
+        #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
+        let word = commit_word(len as u32, pure_tag ^ mix(chunk.header.salt, from));
+        // SAFETY: the cursor begins at `HEADER` and moves by lengths that `reserve` looked at, multiples of 8 that there is
+        // room for: `from` is within the memory, and `end` where that is looked at. Both are at or beyond the published
+        // counter, where readers do not look; no slice of a room outlives this call, and the words are let go of here.
+        let word_at = |at| unsafe { chunk.memory.word(at) };
+        let (own, following) = (word_at(from), (end < chunk.memory.len).then(|| word_at(end)));
+        commit::<_, ReleaseAcquire>(own, following, word.to_le());
+        writer.cursor = end;
     }
 }
 
