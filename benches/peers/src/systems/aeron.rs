@@ -69,8 +69,8 @@ fn drive(dir: &str) -> Result<EmbeddedMediaDriver> {
     Ok(AeronDriver::launch_embedded_guard(context, false))
 }
 
-/// Appends by `offer`, from a buffer of its own. A claim touches its frame, which the reader looks at all the time, once
-/// when it is made and once when it is committed, and the frame travels between the cores twice: twice the latency.
+/// Appends by `offer`, from a buffer of its own. A claim writes the length of its frame, which the reader watches, when it
+/// is made and again when it is committed, so that the line can travel between the cores twice: twice the latency.
 struct Ipc {
     publication: AeronExclusivePublication,
     message: Vec<u8>,
