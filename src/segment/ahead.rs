@@ -50,7 +50,7 @@ impl Ahead {
             return;
         }
         let age = now.saturating_since(writer.segment().meta().created);
-        if age.as_secs_f64() * len as f64 > SOON.as_secs_f64() * position as f64 {
+        if age.as_nanos() * u128::from(len) > SOON.as_nanos() * u128::from(position) {
             self.give_up();
         } else if !self.asked {
             self.asked = true;

@@ -1,6 +1,6 @@
 //! The next segment's file, made ahead: that it is used, that nobody needs it, and that it leaves nothing behind.
 
-use super::*;
+use crate::segment::ahead::*;
 use crate::segment::bench::{Bench, block_at, fill, folder, meta, offsets, ts};
 use crate::storage::fault::{Fault, Op};
 
