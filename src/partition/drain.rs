@@ -13,6 +13,7 @@ use crate::codec::Codecs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FrameView, mix};
 use crate::partition::settings::Settings;
+use crate::segment::ahead::Ahead;
 use crate::segment::chain::Chain;
 use crate::segment::format::SegmentMeta;
 use crate::segment::reader::Segment;
@@ -46,6 +47,8 @@ pub(crate) struct Sink {
     /// The frame at this offset begins a segment that does not exist yet.
     roll_at: Option<u64>,
     writer: Option<SegmentWriter>,
+    /// The file of the segment after that, for who is fast.
+    ahead: Ahead,
     /// Segments with bytes that were not flushed.
     unflushed: Vec<Arc<Segment>>,
     /// The offset after the last record that is in a segment file.
@@ -72,6 +75,7 @@ impl Sink {
             roll_at: None,
             unflushed: writer.iter().map(|w| Arc::clone(w.segment())).collect(),
             writer,
+            ahead: Ahead::default(),
             written,
             settled: written,
         }
@@ -104,7 +108,7 @@ impl Sink {
             self.close(ctx)?;
             // Whatever is closed goes to the segment that ends before this frame.
             if first_of_segment.is_some() || self.builder.closed().1.len() >= GATHER {
-                self.write_closed()?;
+                self.write_closed(ctx)?;
             }
         }
         if let Some(first) = first_of_segment {
@@ -112,13 +116,15 @@ impl Sink {
         }
         self.builder_epoch = epoch;
         // What came before a frame that changed is whole.
-        self.builder.gather(frames, |from| mix(salt, at + from)).or_else(|e| self.write_closed().and(Err(e)))
+        self.builder
+            .gather(frames, |from| mix(salt, at + from))
+            .or_else(|e| self.write_closed(ctx).and(Err(e)))
     }
 
     /// Writes all that was taken, in blocks full or not.
     pub(crate) fn write(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
         self.close(ctx)?;
-        self.write_closed()
+        self.write_closed(ctx)
     }
 
     /// Closes the block at hand.
@@ -143,7 +149,7 @@ impl Sink {
     }
 
     /// Writes the blocks that are closed. Where that fails they stay, to be tried again first.
-    fn write_closed(&mut self) -> Result<()> {
+    fn write_closed(&mut self, ctx: &SinkContext<'_>) -> Result<()> {
         let (blocks, bytes) = self.builder.closed();
         let (Some(last), Some(writer)) = (blocks.last(), &mut self.writer) else { return Ok(()) };
         writer.append(blocks, bytes)?;
@@ -152,6 +158,7 @@ impl Sink {
             self.settled = whole.last_offset + 1;
         }
         self.builder.forget_closed();
+        self.ahead.look(ctx.directory, &self.folder, writer, ctx.clock.now());
         Ok(())
     }
 
@@ -179,7 +186,8 @@ impl Sink {
             created: ctx.clock.now(),
         };
         ctx.directory.make_dirs(&self.folder)?;
-        let writer = SegmentWriter::create(ctx.directory, &self.folder, meta, ctx.settings.segment_bytes)?;
+        let (bytes, ahead) = (ctx.settings.segment_bytes, self.ahead.take());
+        let writer = SegmentWriter::create(ctx.directory, &self.folder, meta, bytes, ahead)?;
         ctx.chain.push(Arc::clone(writer.segment()));
         self.unflushed.push(Arc::clone(writer.segment()));
         self.writer = Some(writer);
@@ -202,7 +210,14 @@ impl Sink {
     /// Seals the last segment, so that the next open need not look at its blocks.
     /// False where it was sealed already, or there is none.
     pub(crate) fn seal(&mut self) -> Result<bool> {
+        self.ahead.give_up();
         self.writer.as_mut().map_or(Ok(false), SegmentWriter::seal)
+    }
+
+    /// For tests: what is done for the next segment.
+    #[cfg(test)]
+    pub(crate) fn ahead(&mut self) -> &mut Ahead {
+        &mut self.ahead
     }
 
     /// The writer of the last segment, for whoever goes on with it.
@@ -277,11 +292,13 @@ impl Drain {
         self.cursor = None;
         self.finished.clear();
         self.sink.writer = None;
+        self.sink.ahead.give_up();
         self.sink.unflushed.clear();
     }
 
-    /// Gives back the memory of blocks, for a partition that has nothing to write and will not have for a while.
+    /// Gives back the memory of blocks and the next file, for a partition that has nothing to write and will not have for a while.
     pub(crate) fn give_memory_back(&mut self) {
+        self.sink.ahead.give_up();
         if self.sink.is_empty() {
             self.sink.builder = BlockBuilder::default();
         }
@@ -300,6 +317,10 @@ impl Drain {
         progress: &mut Progress,
     ) -> Result<()> {
         let done = self.step_frames(ctx, tail, quantum, whole, progress);
+        if done.as_ref().is_err_and(Error::passes) {
+            // On a full disk that is the space others wait for.
+            self.sink.ahead.give_up();
+        }
         let written = self.sink.written;
         let is_written = |(_, end): &mut (Arc<Chunk>, u64)| *end <= written;
         progress.released.extend(self.finished.extract_if(.., is_written).map(|(chunk, _)| chunk));
@@ -314,7 +335,7 @@ impl Drain {
         whole: bool,
         progress: &mut Progress,
     ) -> Result<()> {
-        self.sink.write_closed()?;
+        self.sink.write_closed(ctx)?;
         let mut taken = 0;
         while taken < quantum {
             let Some((chunk, at)) = self.cursor.take().or_else(|| self.find(tail)) else {
@@ -350,7 +371,7 @@ impl Drain {
         if whole && progress.caught_up {
             self.sink.close(ctx)?;
         }
-        self.sink.write_closed()?;
+        self.sink.write_closed(ctx)?;
         progress.drained = progress.caught_up && self.sink.is_empty();
         if progress.drained {
             self.sink.builder.slim();

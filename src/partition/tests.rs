@@ -12,11 +12,12 @@ use crate::partition::cursor::Cursor;
 use crate::partition::records::Identity;
 use crate::partition::recovery::{Recovering, RecoveryAction, recover_partition};
 use crate::partition::settings::Settings;
-use crate::partition::write_behind::Engine;
+use crate::partition::write_behind::{Duty, Engine};
 use crate::record::Record;
 use crate::storage::arena::Pool;
 use crate::storage::directory::Directory;
 use crate::storage::disk::RealDisk;
+use crate::storage::fault::{Fault, FaultDisk, FaultPlan, Op};
 use crate::topic_partition::TopicPartition;
 
 const FOLDER: &str = "topics/t.0000000000000100/0";
@@ -152,5 +153,73 @@ fn l_37_noise_from_inside_a_record_ends_the_log_before_it() {
             }
         }
         assert_eq!(next, k);
+    }
+}
+
+/// A partition whose segments have 64 MiB, on a disk that can fail, 20 MiB into the first of them.
+fn filling_fast(path: &Path) -> (Arc<PartitionCore>, Arc<FaultPlan>) {
+    let plan = FaultPlan::new();
+    let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+    let directory = Arc::new(Directory::open_or_create(path, disk).unwrap());
+    let pool = Pool::mapped(Arc::clone(directory.disk()), directory.root(), 7, 1, 32 << 20).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let engine = Engine::new(pool, Codecs::default(), clock, Some(directory), Duration::from_secs(1));
+    let identity = Identity { topic_id: 0x100, tp: TopicPartition::new("t", 0) };
+    let settings = Settings { segment_bytes: 64 << 20, ..Settings::default() };
+    let core = PartitionCore::open(identity, engine, settings, PathBuf::from(FOLDER), from(0));
+    append_mib(&core, 20);
+    (core, plan)
+}
+
+fn append_mib(core: &PartitionCore, n: usize) {
+    let value = "x".repeat((1 << 20) - 200);
+    for _ in 0..n {
+        append(core, &value, 0);
+        core.write_all().unwrap();
+    }
+}
+
+#[test]
+fn a_segment_goes_on_in_the_file_that_was_made_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (core, plan) = filling_fast(dir.path());
+    for _ in 0..3 {
+        assert!(core.drain.lock().sink().ahead().wait());
+        append_mib(&core, 64);
+    }
+    assert_eq!(plan.count(Op::Rename), 3, "three of four files were named when they were wanted");
+    core.flush_to(core.end_offset()).unwrap();
+    let mut cursor = Cursor::new(0);
+    let mut next = 0;
+    while let Some(run) = core.fetch(&mut cursor, core.high_watermark(), 10, 1 << 20).unwrap() {
+        for frame in run.frames() {
+            assert_eq!(frame.offset(), next);
+            next += 1;
+        }
+    }
+    assert_eq!(next, 212);
+}
+
+#[test]
+fn who_rests_or_finds_the_disk_full_gives_the_next_file_up() {
+    for full in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (core, plan) = filling_fast(dir.path());
+        assert!(core.drain.lock().sink().ahead().wait());
+        if full {
+            append(&core, "the last straw", 0);
+            plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC));
+            assert_eq!(core.write_all().unwrap_err().kind(), ErrorKind::NoSpace);
+        } else {
+            assert!(core.rest());
+        }
+        assert!(!core.drain.lock().sink().ahead().wait());
+        append_mib(&core, 64);
+        assert_eq!(
+            (plan.count(Op::Rename), core.end_offset()),
+            (0, 84 + u64::from(full)),
+            "each segment asks once"
+        );
+        assert!(core.drain.lock().sink().ahead().wait());
     }
 }

@@ -46,7 +46,7 @@ impl Bench {
     }
 
     pub(crate) fn writer(&self, base_offset: u64) -> SegmentWriter {
-        SegmentWriter::create(&self.directory, folder(), meta(base_offset), SEGMENT_BYTES).unwrap()
+        SegmentWriter::create(&self.directory, folder(), meta(base_offset), SEGMENT_BYTES, None).unwrap()
     }
 
     pub(crate) fn raw(&self, base_offset: u64) -> std::fs::File {

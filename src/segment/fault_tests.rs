@@ -72,7 +72,7 @@ fn a_full_disk_keeps_nothing_it_could_not_use() {
     writer.append_one(&block).unwrap();
 
     bench.plan.inject(Fault::nth(1).of(Op::Write).errno(Fault::ENOSPC));
-    let created = SegmentWriter::create(&bench.directory, folder(), meta(9), SEGMENT_BYTES);
+    let created = SegmentWriter::create(&bench.directory, folder(), meta(9), SEGMENT_BYTES, None);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::NoSpace);
     bench.writer(9); // nothing is in its way
 }

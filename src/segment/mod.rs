@@ -9,11 +9,12 @@
 //!                                                             reserved in growing extents
 //! ```
 //!
-//! `format` draws header and trailer, `index` finds places, `writer` appends and seals, `reader` is what everybody
+//! `format` draws header and trailer, `index` finds places, `writer` appends and seals, `ahead` makes the next file meanwhile, `reader` is what everybody
 //! else shares, `blocks` goes from one block to the next over damage, `scan` tells what a file holds after a stop,
 //! `verify` which payloads are good, `check` looks at every byte of a file and `rewrite` leaves out what is damaged, `dump`
 //! looks at a file from outside, and `chain` puts segments in a row.
 
+pub(crate) mod ahead;
 pub(crate) mod blocks;
 pub(crate) mod chain;
 pub(crate) mod check;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::block::BlockHeader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::format::{Boundary, HEADER, SegmentMeta};
+use crate::segment::ahead::Reserved;
+use crate::segment::format::{Boundary, SegmentMeta};
 use crate::segment::index::Index;
 use crate::segment::reader::Segment;
 use crate::segment::scan::SegmentScan;
@@ -14,7 +15,7 @@ use crate::storage::directory::Directory;
 /// The first extent that is reserved; each further one is twice as long. It is short, for most of many partitions are quiet.
 const FIRST_EXTENT: u64 = 16 * 1024;
 /// The longest extent.
-const LAST_EXTENT: u64 = 64 * 1024 * 1024;
+pub(crate) const LAST_EXTENT: u64 = 64 * 1024 * 1024;
 /// Reservations end at multiples of this.
 const PAGE: u64 = 4096;
 /// What is written ahead of a segment that is flushed block by block, at most.
@@ -34,7 +35,8 @@ pub(crate) struct SegmentWriter {
     zeroed: u64,
     /// How many zeros are written next.
     ahead: u64,
-    /// Reserving stops here, for a segment of its size will hardly need more.
+    /// Reserving stops here, for a segment of its size will hardly need more: headers of blocks come on top of the frames that
+    /// are counted, but what is reserved for nothing must be cut off, and on a busy disk that is waited for.
     enough: u64,
     /// A footer of an earlier open stands at `position`: it stays until something is appended, so that an open
     /// that appends nothing changes nothing.
@@ -43,15 +45,21 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates the file of a new segment and writes its header; nothing is flushed.
+    /// Creates the file of a new segment, or takes the one that was made ahead, and writes its header; nothing is flushed.
     pub(crate) fn create(
         directory: &Arc<Directory>,
         folder: &Path,
         meta: SegmentMeta,
         segment_bytes: u64,
+        ahead: Option<Reserved>,
     ) -> Result<Self> {
         let path = folder.join(meta.file_name());
-        let file = directory.create_shared(&path)?;
+        // One that cannot have its name is gone again.
+        let ahead = ahead.and_then(|r| Some((directory.name_shared(r.file, &path).ok()?, r.len)));
+        let (file, reserved) = match ahead {
+            Some(ahead) => ahead,
+            None => (directory.create_shared(&path)?, 0),
+        };
         if let Err(e) = file.write_all_at(&meta.encode(), 0) {
             // A file without a header must not be in the way of the next attempt.
             let _ = directory.remove_file(&path);
@@ -60,7 +68,9 @@ impl SegmentWriter {
         let end = Boundary::empty(meta.base_offset);
         let index = Some(Index::new(meta.base_offset));
         let segment = Segment::new(Arc::clone(directory), folder, file, meta, end, index);
-        Ok(Self::at_end_of(Arc::new(segment), segment_bytes))
+        let mut writer = Self::at_end_of(Arc::new(segment), segment_bytes);
+        writer.allocated = writer.allocated.max(reserved);
+        Ok(writer)
     }
 
     /// Opens a scanned segment again, to append at the scan's end. What lies behind it (torn bytes, reserved
@@ -102,9 +112,7 @@ impl SegmentWriter {
 
     fn at_end_of(segment: Arc<Segment>, segment_bytes: u64) -> Self {
         let position = segment.written();
-        // Headers of blocks come on top of the frames that `segment_bytes` counts.
-        let enough = (HEADER as u64 + PAGE).saturating_add(segment_bytes).saturating_add(segment_bytes / 64);
-        let enough = enough.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        let enough = segment_bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         SegmentWriter {
             segment,
             position,
@@ -126,6 +134,11 @@ impl SegmentWriter {
     /// Where the next block goes.
     pub(crate) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// How long it will be, at least where nothing is compressed.
+    pub(crate) fn enough(&self) -> u64 {
+        self.enough
     }
 
     /// The side that readers share.
@@ -156,6 +169,7 @@ impl SegmentWriter {
         }
         self.reserve(end)?;
         self.segment.file.write_all_at(bytes, self.position)?;
+        self.allocated = self.allocated.max(end);
         self.write_ahead(end)?;
         for h in blocks {
             self.segment.publish(h)?;
@@ -199,9 +213,10 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Sees to it that the file is at least `end` long, by an extent where it is not.
+    /// Sees to it that the file is at least `end` long, by an extent where it is not. Behind what is enough, it grows by what
+    /// is written.
     fn reserve(&mut self, end: u64) -> Result<()> {
-        if end <= self.allocated {
+        if end <= self.allocated || self.allocated >= self.enough {
             return Ok(());
         }
         let pages = end.next_multiple_of(PAGE);
@@ -256,7 +271,9 @@ impl SegmentWriter {
         }
         // The length first: a process that dies in between leaves zeros behind the blocks, which are known for
         // reserved space, and not a footer that stands where none belongs.
-        self.segment.file.set_len(end)?;
+        if self.segment.file.len().ok() != Some(end) {
+            self.segment.file.set_len(end)?;
+        }
         self.allocated = end;
         self.segment.file.write_all_at(&footer, self.position)?;
         self.sealed = true;

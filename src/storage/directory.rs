@@ -223,6 +223,25 @@ impl Directory {
         Ok(self.share(Some(raw), path, true, id))
     }
 
+    /// A file in a folder that is gone when it is closed, unless [`Directory::name_shared`] has given it a name. Its failures
+    /// are nobody's but the caller's.
+    pub(crate) fn create_unnamed(&self, folder: &Path) -> Result<Box<dyn RawFile>> {
+        self.latch.check()?;
+        let path = self.path(folder)?;
+        self.check_folder(folder)?;
+        self.disk.create_unnamed(&path).map_err(|e| named("create a file in", &path, e))
+    }
+
+    /// Gives such a file its name, which must be free.
+    pub(crate) fn name_shared(&self, raw: Box<dyn RawFile>, rel: &Path) -> Result<File> {
+        self.latch.check()?;
+        let path = self.inside(rel)?;
+        self.descriptors.make_room(true);
+        let id = raw.id().map_err(|e| Error::io("look at", &path, e))?;
+        let raw = raw.named(&path).map_err(|e| named("name", &path, e))?;
+        Ok(self.share(Some(raw), path, true, id))
+    }
+
     fn create_new(&self, rel: &Path) -> Result<(Box<dyn RawFile>, PathBuf)> {
         self.latch.check()?;
         let path = self.path(rel)?;

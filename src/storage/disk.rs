@@ -53,6 +53,11 @@ pub(crate) trait Disk: Send + Sync {
     fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>>;
     /// Creates a file for reading and writing; the name must be free.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>>;
+    /// Creates a file in a folder that has no name until [`RawFile::named`], and is gone if it is closed before.
+    fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn RawFile>> {
+        let _ = folder;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Opens a regular file; anything else is [`NotRegular`].
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>>;
     /// Creates one directory, only for its owner.
@@ -208,6 +213,14 @@ mod unix {
         fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
             Ok(Box::new(self.open_at(path, flags)?))
+        }
+
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn RawFile>> {
+            #[allow(clippy::cast_possible_wrap)] // the flags of open(2) are an int
+            let flags = (OFlags::TMPFILE | OFlags::NOFOLLOW).bits() as i32;
+            let mut options = OpenOptions::new();
+            Ok(Box::new(options.read(true).write(true).mode(0o600).custom_flags(flags).open(folder)?))
         }
 
         fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {

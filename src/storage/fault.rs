@@ -282,6 +282,10 @@ impl Disk for FaultDisk {
         self.plan.check(Op::Create, path, 0, 0)?;
         Ok(self.wrap(self.inner.create_new(path)?, path))
     }
+    fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn RawFile>> {
+        self.plan.check(Op::Create, folder, 0, 0)?;
+        Ok(self.wrap(self.inner.create_unnamed(folder)?, folder))
+    }
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {
         self.plan.check(Op::Open, path, 0, 0)?;
         Ok(self.wrap(self.inner.open(path, write)?, path))
@@ -401,6 +405,15 @@ impl RawFile for FaultFile {
             return Err(io::Error::from_raw_os_error(fault.errno));
         }
         self.inner.fill(len)
+    }
+    fn named(self: Box<Self>, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        self.plan.check(Op::Rename, path, 0, 0)?;
+        let inner = self.inner.named(path)?;
+        Ok(Box::new(FaultFile { inner, path: path.to_path_buf(), plan: self.plan }))
+    }
+    fn room(&self) -> io::Result<u64> {
+        self.plan.check(Op::Stat, &self.path, 0, 0)?;
+        self.inner.room()
     }
     #[cfg(unix)]
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
