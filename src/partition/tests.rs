@@ -159,7 +159,7 @@ fn l_37_noise_from_inside_a_record_ends_the_log_before_it() {
 /// A partition whose segments have 64 MiB, on a disk that can fail, 20 MiB into the first of them.
 fn filling_fast(path: &Path) -> (Arc<PartitionCore>, Arc<FaultPlan>) {
     let plan = FaultPlan::new();
-    let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk), Arc::clone(&plan)));
+    let disk = Arc::new(FaultDisk::new(Arc::new(RealDisk::default()), Arc::clone(&plan)));
     let directory = Arc::new(Directory::open_or_create(path, disk).unwrap());
     let pool = Pool::mapped(Arc::clone(directory.disk()), directory.root(), 7, 1, 32 << 20).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());

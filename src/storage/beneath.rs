@@ -107,7 +107,11 @@ impl Root {
 
 /// What a file that is made may be used for, and by whom.
 pub(crate) fn mode_of(flags: OFlags) -> Mode {
-    if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let unnamed = flags.contains(OFlags::TMPFILE);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let unnamed = false;
+    if unnamed || flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() }
 }
 
 /// What it means that a path would have gone over a link, or out of the directory while somebody moved its folders.

@@ -228,17 +228,16 @@ impl Directory {
     pub(crate) fn create_unnamed(&self, folder: &Path) -> Result<Box<dyn RawFile>> {
         self.latch.check()?;
         let path = self.path(folder)?;
-        self.check_folder(folder)?;
         self.disk.create_unnamed(&path).map_err(|e| named("create a file in", &path, e))
     }
 
     /// Gives such a file its name, which must be free.
     pub(crate) fn name_shared(&self, raw: Box<dyn RawFile>, rel: &Path) -> Result<File> {
         self.latch.check()?;
-        let path = self.inside(rel)?;
+        let path = self.path(rel)?;
         self.descriptors.make_room(true);
         let id = raw.id().map_err(|e| Error::io("look at", &path, e))?;
-        let raw = raw.named(&path).map_err(|e| named("name", &path, e))?;
+        self.disk.name(&*raw, &path).map_err(|e| named("name", &path, e))?;
         Ok(self.share(Some(raw), path, true, id))
     }
 

@@ -53,9 +53,14 @@ pub(crate) trait Disk: Send + Sync {
     fn beneath(&self, root: &Path) -> io::Result<Arc<dyn Disk>>;
     /// Creates a file for reading and writing; the name must be free.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn RawFile>>;
-    /// Creates a file in a folder that has no name until [`RawFile::named`], and is gone if it is closed before.
+    /// Creates a file in a folder that has no name until [`Disk::name`], and is gone if it is closed before.
     fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn RawFile>> {
         let _ = folder;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Gives a file without a name this one, which must be free.
+    fn name(&self, file: &dyn RawFile, path: &Path) -> io::Result<()> {
+        let _ = (file, path);
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Opens a regular file; anything else is [`NotRegular`].
@@ -117,9 +122,13 @@ pub(crate) struct RealDisk {
 mod unix {
     use std::ffi::OsStr;
     use std::fs::File;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    use rustix::fs::linkat;
     use rustix::fs::{
         AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, fstat, mkdirat, openat, renameat,
         statat, unlinkat,
@@ -217,10 +226,16 @@ mod unix {
 
         #[cfg(any(target_os = "linux", target_os = "android"))]
         fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn RawFile>> {
-            #[allow(clippy::cast_possible_wrap)] // the flags of open(2) are an int
-            let flags = (OFlags::TMPFILE | OFlags::NOFOLLOW).bits() as i32;
-            let mut options = OpenOptions::new();
-            Ok(Box::new(options.read(true).write(true).mode(0o600).custom_flags(flags).open(folder)?))
+            Ok(Box::new(self.open_at(folder, OFlags::RDWR | OFlags::TMPFILE)?))
+        }
+
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        fn name(&self, file: &dyn RawFile, path: &Path) -> io::Result<()> {
+            let file = file.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+            let (folder, name) = self.folder_of(path)?;
+            // By descriptor alone only the superuser may.
+            let here = format!("/proc/self/fd/{}", file.as_raw_fd());
+            Ok(linkat(CWD, here, &folder, name, AtFlags::SYMLINK_FOLLOW)?)
         }
 
         fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {

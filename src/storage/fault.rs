@@ -286,6 +286,10 @@ impl Disk for FaultDisk {
         self.plan.check(Op::Create, folder, 0, 0)?;
         Ok(self.wrap(self.inner.create_unnamed(folder)?, folder))
     }
+    fn name(&self, file: &dyn RawFile, path: &Path) -> io::Result<()> {
+        self.plan.check(Op::Rename, path, 0, 0)?;
+        self.inner.name(file, path)
+    }
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn RawFile>> {
         self.plan.check(Op::Open, path, 0, 0)?;
         Ok(self.wrap(self.inner.open(path, write)?, path))
@@ -406,10 +410,9 @@ impl RawFile for FaultFile {
         }
         self.inner.fill(len)
     }
-    fn named(self: Box<Self>, path: &Path) -> io::Result<Box<dyn RawFile>> {
-        self.plan.check(Op::Rename, path, 0, 0)?;
-        let inner = self.inner.named(path)?;
-        Ok(Box::new(FaultFile { inner, path: path.to_path_buf(), plan: self.plan }))
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.inner.descriptor()
     }
     fn room(&self) -> io::Result<u64> {
         self.plan.check(Op::Stat, &self.path, 0, 0)?;

@@ -9,6 +9,8 @@
 //! again when the file is used (`descriptors.rs` says why that loses no failure).
 
 use std::io;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,10 +37,10 @@ pub(crate) trait RawFile: Send + Sync {
     fn allocate(&self, from: u64, len: u64) -> io::Result<()>;
     /// Makes an empty file `len` bytes long, all of them allocated: no access to them finds the disk full later.
     fn fill(&self, len: u64) -> io::Result<()>;
-    /// Gives a file without a name this one, which must be free.
-    fn named(self: Box<Self>, path: &Path) -> io::Result<Box<dyn RawFile>> {
-        let _ = path;
-        Err(io::ErrorKind::Unsupported.into())
+    /// What the system knows it by, where that is so.
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
     /// How many bytes the file system has left.
     fn room(&self) -> io::Result<u64> {
@@ -132,15 +134,8 @@ impl RawFile for std::fs::File {
         // Where allocation leaves the size alone. Access beyond a file's end would be a signal.
         if RawFile::len(self)? < len { std::fs::File::set_len(self, len) } else { Ok(()) }
     }
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn named(self: Box<Self>, path: &Path) -> io::Result<Box<dyn RawFile>> {
-        use std::os::fd::AsRawFd;
-
-        use rustix::fs::{AtFlags, CWD, linkat};
-        // By descriptor alone only the superuser may.
-        let here = format!("/proc/self/fd/{}", self.as_raw_fd());
-        linkat(CWD, here, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
-        Ok(self)
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
     }
     fn room(&self) -> io::Result<u64> {
         let has = rustix::fs::fstatvfs(self)?;
