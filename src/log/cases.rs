@@ -178,6 +178,25 @@ fn b_h_whole_segments_and_no_hot_tail() {
     assert_eq!((readable(&log), losses(&log), log.report.replayed), (all(), vec![], 0));
 }
 
+/// There was nothing to replay, but what the process had written was not flushed when it died; behind a close all is.
+#[test]
+fn h_what_a_dead_process_had_written_is_flushed_by_the_open() {
+    let unflushable = || Fault::nth(1).of(Op::Sync).under("t.").forever();
+    let house = House::killed(false);
+    let earlier: Vec<_> = house.segments()[..2].iter().map(|file| fs::read(file).unwrap()).collect();
+    house.plan.inject(unflushable());
+    assert!(house.builder().begin_in(house.dir.path(), true).is_err());
+    house.plan.clear();
+    let log = house.open();
+    assert_eq!((readable(&log), log.report.replayed), (all(), 0));
+    let now: Vec<_> = house.segments()[..2].iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(now == earlier, "only the last segment is written to");
+
+    let house = House::closed();
+    house.plan.inject(unflushable());
+    assert!(house.builder().begin_in(house.dir.path(), true).is_ok());
+}
+
 /// All that follows a torn place is named and kept, what stood in the same file behind it as well.
 #[test]
 fn c_a_torn_place_ends_the_log() {
@@ -190,6 +209,32 @@ fn c_a_torn_place_ends_the_log() {
     assert_eq!(losses(&log), [(TornTail, Some(6..9)), (TornTail, Some(4..6))]);
     assert!(log.report.items.iter().all(|i| i.kept_in.as_ref().unwrap().exists()));
     assert_eq!(house.segments().len(), 2);
+}
+
+/// All of a torn write is kept, however long it is, and nothing of the space reserved behind it.
+#[test]
+fn c_what_is_set_aside_is_kept_byte_for_byte() {
+    let house = House::new();
+    let log = house.open();
+    let core = log.create_topic("u", &TopicConfig::new().block_linger(Duration::ZERO), true).unwrap();
+    let partition = Topic { core, log: Arc::clone(&log) }.partition(0).unwrap();
+    (0..90).for_each(|offset| drop(partition.append(Record::new(&value(offset))).unwrap()));
+    partition.wait_written(90, SOON).unwrap();
+    log.crash();
+    drop((partition, log));
+    house.lose_the_hot_tail();
+    let segment = house.folder("u").join("00000000000000000000-000000.log");
+    let torn = blocks(&segment)[2];
+    zero_part(&segment, torn + 8_000, 4_096);
+    let before = fs::read(&segment).unwrap();
+    let log = house.open();
+    let [item] = &log.report.items[..] else { panic!("{:?}", log.report) };
+    assert_eq!((item.action, &item.offsets), (TornTail, &Some(2..90)));
+    let bytes = item.bytes.clone().unwrap();
+    let (from, to) = (bytes.start as usize, bytes.end as usize);
+    assert!(bytes.start == torn && to - from > 2 << 20 && to < before.len(), "{bytes:?}");
+    assert!(before[to..].iter().all(|b| *b == 0), "that is reserved space");
+    assert!(fs::read(item.kept_in.as_ref().unwrap()).unwrap() == before[from..to]);
 }
 
 #[test]
@@ -234,6 +279,56 @@ fn e_damage_below_what_was_flushed_costs_its_block() {
     let log = house.open();
     assert_eq!(readable(&log), [0, 1, 2, 3, 4, 5, 7, 8]);
     assert_eq!(losses(&log), [(Damaged, Some(6..7))]);
+}
+
+/// The flush that a later segment tells of covered the last block of an earlier one too: what is amiss there is damage to it,
+/// and not the end of the log.
+#[test]
+fn e_a_segment_before_one_that_was_flushed_was_flushed_whole() {
+    let house = House::killed(true);
+    house.lose_the_hot_tail();
+    let first = &house.segments()[0];
+    zero_part(first, blocks(first)[2] + 8_000, 4_096);
+    let log = house.open();
+    assert_eq!(readable(&log), [0, 1, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(losses(&log), [(Damaged, Some(2..3))]);
+}
+
+/// Only the name of a file that was never flushed is taken by a loss of power: behind one that was flushed nothing is given up.
+#[test]
+fn e_a_first_segment_that_was_flushed_and_is_missing_is_damage() {
+    let house = House::killed(true);
+    house.lose_the_hot_tail();
+    fs::remove_file(&house.segments()[0]).unwrap();
+    let log = house.open();
+    assert_eq!((readable(&log), losses(&log)), ((3..9).collect(), vec![(Damaged, Some(0..3))]));
+}
+
+/// The process died within an append: the hot tail holds all of its frames but the last.
+#[test]
+fn f_an_append_without_an_end_is_not_replayed() {
+    let house = House::new();
+    let log = house.open();
+    let partition = t(&log);
+    house.plan.hold(Op::Write);
+    partition.append(Record::new(&value(0))).unwrap();
+    let values: Vec<_> = (1..4).map(value).collect();
+    partition.append_batch(&values.iter().map(Record::new).collect::<Vec<_>>()).unwrap();
+    house.plan.inject(Fault::nth(1).of(Op::Write).forever());
+    house.plan.release();
+    log.crash();
+    house.plan.clear();
+    drop((partition, log));
+    let files = fs::read_dir(house.dir.path()).unwrap().map(|e| e.unwrap().path());
+    let staging = files.into_iter().find(|p| p.to_string_lossy().contains("staging-")).unwrap();
+    let bytes = fs::read(&staging).unwrap();
+    let at = (0..bytes.len()).step_by(8).find(|at| bytes[*at..].starts_with(&values[2])).unwrap();
+    zero_part(&staging, at as u64 - 32, 8);
+    let log = house.open();
+    assert_eq!((readable(&log), losses(&log), log.report.replayed), (vec![0], vec![], 1));
+    assert_eq!(t(&log).append(Record::new(&value(1))).unwrap().offset(), 1);
+    log.close(SOON).unwrap();
+    assert_eq!(readable(&house.open()), [0, 1]);
 }
 
 #[test]

@@ -290,3 +290,42 @@ fn an_append_that_lost_its_end_to_damage_is_not_the_end_of_the_log() {
         assert_eq!((plan.keep, plan.end, plan.torn_is_damage), (2, 20, vec![0]));
     }
 }
+
+/// One that a process left was whole once, and is lost; after a loss of power the last one may be one that was never promised.
+#[test]
+fn a_hot_frame_that_does_not_prove_itself_is_named() {
+    let damage = |stop, from, behind| {
+        let (segments, gaps) = ([whole(0)], [HotGap { from, behind }]);
+        plan(&Facts { stop, segments: &segments, hot: &[(10, 12)], gaps: &gaps, start: 0 }).hot_damage
+    };
+    assert_eq!(damage(Stop::Process, 12, None), [Some(12..13)]);
+    assert_eq!(damage(Stop::Machine, 12, None), [None]);
+    assert_eq!(damage(Stop::Machine, 12, Some(15)), [Some(12..15)]);
+    // What the segments or other frames hold of it is not lost.
+    assert_eq!(damage(Stop::Process, 11, None), [None]);
+    assert_eq!(damage(Stop::Process, 5, Some(12)), [None]);
+    assert_eq!(damage(Stop::Process, 8, Some(15)), [Some(12..15)]);
+}
+
+/// Where the log ends before a gap, the gap is named with what follows it; and nothing is, where no file is cut.
+#[test]
+fn what_a_segment_held_up_to_the_next_one_is_named() {
+    let cut = planned(Stop::Machine, &[facts_of(Early, 0, false), whole(10)], &[], 0);
+    assert_eq!((cut.keep, cut.tail, cut.aside), (1, Some(7..10), vec![Some(10..20)]));
+    let covered = planned(Stop::Machine, &[facts_of(Early, 0, false), whole(10)], &[(7, 10)], 0);
+    assert_eq!((covered.tail, covered.aside), (None, vec![Some(10..20)]));
+    let behind =
+        planned(Stop::Machine, &[facts_of(Torn, 0, false), facts_of(Early, 10, false), whole(20)], &[], 0);
+    assert_eq!((behind.keep, behind.aside), (1, vec![Some(10..20), Some(20..30)]));
+    let damaged = SegmentFacts { known_to: 10, ..facts_of(EndDamaged, 0, true) };
+    assert_eq!(planned(Stop::Machine, &[damaged], &[], 0).tail, None);
+}
+
+/// A log that was closed sealed its last segment. Where that seal is not there, damage tells why, or nothing does.
+#[test]
+fn a_closed_log_without_its_seal_lost_its_end() {
+    let missing = |left| planned(Stop::Clean, &[facts_of(left, 0, false)], &[], 0).end_is_missing;
+    assert!(missing(Early) && missing(Unfinished));
+    assert!(!missing(Whole) && !missing(Torn) && !missing(EndDamaged));
+    assert!(!planned(Stop::Process, &[facts_of(Early, 0, false)], &[], 0).end_is_missing);
+}

@@ -439,3 +439,7 @@ fn linger(settings: &Settings) -> Duration {
         SyncPolicy::EveryRecords(_) => settings.block_linger.min(COUNT_LINGER),
     }
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

@@ -12,6 +12,22 @@ struct Quiet {
     /// How often it is asked to rest before it agrees.
     restless: AtomicU64,
     steps: AtomicU64,
+    /// How long the chunk is that it gives up.
+    holds: usize,
+}
+
+impl Quiet {
+    fn new(linger: Duration, restless: u64, holds: usize, told: Sender<&'static str>) -> Arc<dyn Duty> {
+        let (restless, steps) = (AtomicU64::new(restless), AtomicU64::new(0));
+        Arc::new(Quiet { linger, told, restless, steps, holds })
+    }
+}
+
+impl Engine {
+    /// How many flushes are to be made now or later.
+    pub(crate) fn flushes_to_come(&self) -> usize {
+        self.flushes.lock().due.len()
+    }
 }
 
 impl Duty for Quiet {
@@ -36,7 +52,8 @@ impl Duty for Quiet {
     fn evict(&self, _: u64) {}
 
     fn retire(&self, _: bool) -> usize {
-        0
+        let _ = self.told.send("retire");
+        self.holds
     }
 
     fn poison(&self, _: &Error) {}
@@ -48,8 +65,7 @@ fn until_rest(linger: Duration, restless: u64) -> Vec<&'static str> {
     let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
     engine.spawn("tapelog-write", Engine::write_loop).unwrap();
     let (told, calls): (_, Receiver<&str>) = unbounded();
-    let steps = AtomicU64::new(0);
-    engine.enqueue(Arc::new(Quiet { linger, told, restless: AtomicU64::new(restless), steps }));
+    engine.enqueue(Quiet::new(linger, restless, 0, told));
     // The engine lets go of a partition that rests, and then there is nobody left to tell.
     let calls = calls.iter().collect();
     assert!(engine.stop(Deadline::after(Duration::MAX)));
@@ -119,8 +135,7 @@ fn a_panic_in_a_thread_of_the_engine_fails_its_partition_with_its_words_and_no_o
     assert!(words.recv().unwrap().contains("panicked: the flush"));
     // Both threads go on.
     let (told, calls) = unbounded();
-    let quiet = Quiet { linger: Duration::ZERO, told, restless: AtomicU64::new(0), steps: AtomicU64::new(0) };
-    engine.enqueue(Arc::new(quiet));
+    engine.enqueue(Quiet::new(Duration::ZERO, 0, 0, told));
     assert_eq!(calls.iter().collect::<Vec<_>>(), ["step", "rest"]);
     engine.flush_later(Arc::downgrade(&panics), Duration::ZERO);
     assert!(words.recv().unwrap().contains("panicked: the flush"));
@@ -135,10 +150,7 @@ fn a_stopped_engine_lets_go_of_what_waited_to_be_written() {
     // Without a thread, so that nobody else takes it out.
     let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
     let (told, _calls) = unbounded();
-    let quiet = |told: &Sender<_>| -> Arc<dyn Duty> {
-        let (restless, steps) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Quiet { linger: Duration::ZERO, told: told.clone(), restless, steps })
-    };
+    let quiet = |told: &Sender<_>| -> Arc<dyn Duty> { Quiet::new(Duration::ZERO, 0, 0, told.clone()) };
     let before = quiet(&told);
     engine.enqueue(Arc::clone(&before));
     assert_eq!(Arc::strong_count(&before), 2);
@@ -147,4 +159,62 @@ fn a_stopped_engine_lets_go_of_what_waited_to_be_written() {
     let after = quiet(&told);
     engine.enqueue(Arc::clone(&after));
     assert_eq!(Arc::strong_count(&after), 1);
+}
+
+/// How many of `holders` partitions, each with a chunk of `len` bytes, are asked for it.
+fn retired(holders: usize, len: usize, if_quiet: bool) -> usize {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    let (told, calls) = unbounded();
+    let holder = Quiet::new(Duration::ZERO, 0, len, told);
+    (0..holders).for_each(|_| engine.holds(Arc::downgrade(&holder)));
+    engine.retire_idle(if_quiet);
+    calls.try_iter().inspect(|call| assert_eq!(*call, "retire")).count()
+}
+
+#[test]
+fn no_more_idle_chunks_are_given_up_than_make_room_for_a_while() {
+    assert_eq!(retired(10, RETIRE_ENOUGH / 4, false), 4);
+    assert_eq!(retired(10, RETIRE_ENOUGH / 4 - 1, false), 5);
+    assert_eq!(retired(3, RETIRE_ENOUGH / 4, false), 3);
+    // Where they are only asked whether they are quiet nobody waits for the room.
+    assert_eq!(retired(10, RETIRE_ENOUGH, true), 10);
+    // And nobody who waits waits for all of very many to be asked.
+    assert_eq!(retired(RETIRE_LOOKS + 6, 0, false), RETIRE_LOOKS);
+    assert_eq!(retired(RETIRE_LOOKS + 6, 0, true), RETIRE_LOOKS);
+}
+
+#[test]
+fn what_is_due_first_is_the_greatest() {
+    let (told, _) = unbounded();
+    let duty = Quiet::new(Duration::ZERO, 0, 0, told);
+    let (now, later) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(60)));
+    let flush = |at, id| DueFlush { at, id, duty: Arc::downgrade(&duty) };
+    assert!(flush(now, 2) > flush(later, 1), "the earlier one");
+    assert!(flush(now, 1) > flush(now, 2), "of the same time the one that was asked for first");
+    assert!(
+        flush(now, 1) == flush(now, 1) && flush(now, 1) != flush(now, 2) && flush(now, 1) != flush(later, 1)
+    );
+    let look = |until| Lingering { until, ..Lingering::new(Arc::clone(&duty)) };
+    assert!(look(now) > look(later) && look(later) > Lingering::new(Arc::clone(&duty)));
+    assert!(look(now) == look(now) && look(now) != look(later));
+}
+
+/// By these counts the engine knows that the disk has room again, and that it must not look at any more partitions unasked.
+#[test]
+fn those_that_wait_are_counted_by_what_they_wait_for() {
+    let (told, _) = unbounded();
+    let duty = Quiet::new(Duration::ZERO, 0, 0, told);
+    let new = || Lingering::new(Arc::clone(&duty));
+    let (now, later) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(60)));
+    let mut waiting = Lingerers::default();
+    waiting.push(Lingering { until: later, full: true, ..new() });
+    waiting.push(Lingering { until: now, dozes: Some(later), ..new() });
+    waiting.push(Lingering { until: now, ..new() });
+    waiting.push(Lingering { until: now, full: true, ..new() });
+    assert_eq!((waiting.full, waiting.dozers, waiting.first()), (2, 1, Some(now)));
+    assert_eq!(std::iter::from_fn(|| waiting.take_due(false)).count(), 3);
+    assert_eq!((waiting.full, waiting.dozers, waiting.first()), (1, 0, Some(later)));
+    assert!(waiting.take_due(false).is_none() && waiting.take_due(true).is_some());
+    assert_eq!((waiting.full, waiting.dozers, waiting.first()), (0, 0, None));
 }
