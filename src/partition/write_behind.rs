@@ -40,6 +40,9 @@ const DOZE_LOOK_MIN: Duration = Duration::from_millis(2);
 const DOZE_SLACK: Duration = Duration::from_millis(1);
 /// How long a wait for room sleeps at most before it looks again: readers let go of memory silently.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked whether a thread has ended: most do at once.
+const STOP_LOOK_MIN: Duration = Duration::from_micros(10);
+const STOP_LOOK_MAX: Duration = Duration::from_micros(200);
 
 /// How a partition stands after a step.
 #[derive(Debug)]
@@ -322,6 +325,10 @@ impl Engine {
     /// Says that a partition has something to write. It says so once, until a step finds it idle.
     pub(crate) fn enqueue(&self, duty: Arc<dyn Duty>) {
         let mut work = self.work.lock();
+        if work.stop {
+            // Nobody will come for it. A partition has its engine: who kept it here would keep both for ever.
+            return;
+        }
         work.dirty.push_back(duty);
         if work.asleep {
             work.asleep = false;
@@ -372,7 +379,7 @@ impl Engine {
                 let whole = pressure || i >= fresh;
                 match self.guarded(&item.duty, |duty| duty.drain(QUANTUM, whole)) {
                     Some(Stand::Failed) | None => {}
-                    Some(Stand::More) => self.work.lock().dirty.push_back(item.duty),
+                    Some(Stand::More) => self.enqueue(item.duty),
                     Some(Stand::Linger(wait)) => {
                         let until = Deadline::after(wait);
                         lingering.push(Lingering { until, ..Lingering::new(item.duty) });
@@ -413,7 +420,7 @@ impl Engine {
     /// Lets a partition go until its next append.
     fn rest(&self, duty: Arc<dyn Duty>) {
         if self.guarded(&duty, |duty| duty.rest()) == Some(false) {
-            self.work.lock().dirty.push_back(duty);
+            self.enqueue(duty);
         }
     }
 
@@ -621,7 +628,13 @@ impl Engine {
 
     /// Stops the threads and waits for them, at most until the deadline; false where one still runs.
     pub(crate) fn stop(&self, deadline: Deadline) -> bool {
-        self.work.lock().stop = true;
+        let left = {
+            let mut work = self.work.lock();
+            work.stop = true;
+            std::mem::take(&mut work.dirty)
+        };
+        // Not under the lock: this may be the last that has a partition.
+        drop(left);
         self.work_came.notify_all();
         self.flushes.lock().stop = true;
         self.flush_came.notify_all();
@@ -630,6 +643,7 @@ impl Engine {
         let me = std::thread::current().id();
         // Not under the lock: a callback that is waited for here may want it.
         let threads = std::mem::take(&mut *self.threads.lock());
+        let mut wait = STOP_LOOK_MIN;
         for thread in threads {
             // A handle may be dropped by a callback, on the very thread to wait for.
             if thread.thread().id() == me {
@@ -639,7 +653,8 @@ impl Engine {
                 if deadline.passed() {
                     return false;
                 }
-                std::thread::park_timeout(Duration::from_micros(200));
+                std::thread::park_timeout(wait);
+                wait = (wait * 2).min(STOP_LOOK_MAX);
             }
             let _ = thread.join();
         }

@@ -126,3 +126,27 @@ fn a_panic_in_a_thread_of_the_engine_fails_its_partition_with_its_words_and_no_o
     assert!(words.recv().unwrap().contains("panicked: the flush"));
     assert!(engine.stop(Deadline::after(Duration::MAX)));
 }
+
+/// A log that was dropped while a partition had something left to write was never let go of: the engine kept the partition,
+/// and the partition the engine, with the mapped staging file and all descriptors.
+#[test]
+fn an_engine_that_has_stopped_keeps_no_partition() {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    let quiet = || -> Arc<dyn Duty> {
+        let (told, _) = unbounded();
+        Arc::new(Quiet {
+            linger: Duration::ZERO,
+            told,
+            restless: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+        })
+    };
+    let (before, after) = (quiet(), quiet());
+    let gone = [Arc::downgrade(&before), Arc::downgrade(&after)];
+    engine.enqueue(before);
+    assert!(gone[0].upgrade().is_some(), "until somebody comes for it");
+    assert!(engine.stop(Deadline::after(Duration::MAX)));
+    engine.enqueue(after);
+    assert!(gone.iter().all(|duty| duty.upgrade().is_none()));
+}
