@@ -113,7 +113,12 @@ fn frozen(world: &World) -> (Moment, u32) {
 
 /// Has some threads make worlds, cut them and add up what they counted, until the time has passed or all states were made.
 /// Most of a state's time passes in waiting for threads that begin and end.
-fn in_parallel(run: &mut Run, secs: u64, most: u64, world: impl Fn(&mut Random, &mut Tally) + Sync) {
+fn in_parallel(
+    run: &mut Run,
+    secs: u64,
+    most: u64,
+    world: impl Fn(&mut Random, &mut Tally, &dyn Fn() -> bool) + Sync,
+) {
     let given = std::env::var("TAPELOG_STATES").ok().and_then(|s| s.parse().ok());
     let most = given.unwrap_or(most);
     let made = AtomicU64::new(0);
@@ -123,9 +128,10 @@ fn in_parallel(run: &mut Run, secs: u64, most: u64, world: impl Fn(&mut Random, 
         let (made, world) = (&made, &world);
         let work = move |mut random: Random| {
             let mut tally = Tally::default();
-            while timed.has_time(secs) && made.load(Ordering::Relaxed) < most {
+            let has_time = || timed.has_time(secs);
+            while has_time() && made.load(Ordering::Relaxed) < most {
                 let before = tally.cycles;
-                world(&mut random, &mut tally);
+                world(&mut random, &mut tally, &has_time);
                 made.fetch_add(tally.cycles - before, Ordering::Relaxed);
             }
             tally
@@ -145,7 +151,7 @@ fn every_subset_of_what_was_not_flushed() {
     run("power cut: every subset of unsynced pages, sizes and names", |run| {
         let most = effort(9, 14) as usize;
         let largest = AtomicUsize::new(0);
-        in_parallel(run, effort(10, 1_200), u64::MAX, |random, tally| {
+        in_parallel(run, effort(10, 1_200), u64::MAX, |random, tally, _| {
             let mut world = World::new();
             for _ in 0..random.below(30) {
                 world.step(random);
@@ -176,7 +182,7 @@ fn every_subset_of_what_was_not_flushed() {
 #[test]
 fn random_states_after_a_power_cut() {
     run("power cut: random states, torn and of earlier writes", |run| {
-        in_parallel(run, effort(15, 7_200), effort(u64::MAX, 10_000_000), |random, tally| {
+        in_parallel(run, effort(15, 7_200), effort(u64::MAX, 10_000_000), |random, tally, has_time| {
             let mut world = World::new();
             for _ in 0..40 {
                 for _ in 0..random.below(12) {
@@ -191,6 +197,9 @@ fn random_states_after_a_power_cut() {
                     } else {
                         check(&left, &world.model, epoch, tally, &words);
                     }
+                }
+                if !has_time() {
+                    break;
                 }
             }
         });

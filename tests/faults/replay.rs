@@ -214,7 +214,7 @@ fn apply(disk: &mut [u8], entry: &Entry) {
 fn replay(run: &mut Run, recorded: Recorded) {
     let mut random = run.random();
     recorded.folder.mount(&recorded.folder.shown());
-    let (model, said) = work(&recorded, effort(8, 150), &mut random);
+    let (model, said) = work(&recorded, effort(4, 150), &mut random);
     recorded.folder.unmount();
     let (folder, base, entries) = recorded.end();
     let subsets = effort(1, 5);
@@ -227,6 +227,9 @@ fn replay(run: &mut Run, recorded: Recorded) {
         said.len()
     );
     for flush in flushes {
+        if run.tally.cycles > 20 && !run.has_time(effort(10, 1_800)) {
+            break;
+        }
         for subset in 0..subsets {
             // Some of what came before this flush and behind the one before: no order holds there.
             let (mut torn, share) = (disk.clone(), 1 + random.below(15));
