@@ -248,12 +248,15 @@ impl World {
         self.readers.clear();
         self.partitions.clear();
         let log = self.log.take();
+        let engine = log.as_ref().map(|log| Arc::downgrade(&log.engine));
         match (end, log) {
             (End::Close, Some(log)) => must!(log.close(Duration::from_secs(20))),
             (End::Crash, Some(log)) => log.crash(),
             (End::Drop | End::Copy, log) => drop(log),
             _ => {}
         }
+        let left = engine.and_then(|engine| engine.upgrade());
+        prop_assert!(left.is_none(), "something keeps a log that has ended");
         if let (End::Copy, Some(dir)) = (end, &self.dir) {
             self.places += 1;
             let to = dir.path().join(self.places.to_string());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::clock::{Clock, Deadline, ManualClock, Timestamp};
 use crate::codec::Codecs;
 use crate::error::ErrorKind;
 use crate::partition::core::{Opened, PartitionCore, Wait};
@@ -56,6 +56,11 @@ fn append(core: &PartitionCore, value: &str, timestamp: i64) -> u64 {
     core.append(&[record], Wait::No, None).unwrap().base_offset
 }
 
+/// An engine keeps what it has not come to until it is stopped.
+fn end(core: &PartitionCore) {
+    assert!(core.engine.stop(Deadline::after(Duration::MAX)));
+}
+
 #[test]
 fn l_05_reading_outside_of_what_is_held() {
     let core = in_memory(from(1024));
@@ -87,6 +92,7 @@ fn t_01_offsets_by_time_with_a_sparse_index() {
         assert_eq!(search(target), Some((found, Timestamp::from_nanos(found as i64 * 10))), "{target}");
     }
     assert_eq!(search(491), None);
+    end(&core);
 }
 
 #[test]
@@ -114,6 +120,7 @@ fn l_37_noise_from_inside_a_record_ends_the_log_before_it() {
                 core.write_all().unwrap();
                 ends.push(core.segment_end());
             }
+            end(&core);
             assert!(file("00000000000000000000-000000.log").exists());
         }
         // Noise from inside block k to the end of the file, and no hot tail to cover it.

@@ -40,6 +40,9 @@ const DOZE_LOOK_MIN: Duration = Duration::from_millis(2);
 const DOZE_SLACK: Duration = Duration::from_millis(1);
 /// How long a wait for room sleeps at most before it looks again: readers let go of memory silently.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked whether a thread has ended: most do at once.
+const STOP_LOOK_MIN: Duration = Duration::from_micros(10);
+const STOP_LOOK_MAX: Duration = Duration::from_micros(200);
 
 /// How a partition stands after a step.
 #[derive(Debug)]
@@ -642,6 +645,7 @@ impl Engine {
         let me = std::thread::current().id();
         // Not under the lock: a callback that is waited for here may want it.
         let threads = std::mem::take(&mut *self.threads.lock());
+        let mut wait = STOP_LOOK_MIN;
         for thread in threads {
             // A handle may be dropped by a callback, on the very thread to wait for.
             if thread.thread().id() == me {
@@ -651,7 +655,8 @@ impl Engine {
                 if deadline.passed() {
                     return false;
                 }
-                std::thread::park_timeout(Duration::from_micros(200));
+                std::thread::park_timeout(wait);
+                wait = (wait * 2).min(STOP_LOOK_MAX);
             }
             let _ = thread.join();
         }

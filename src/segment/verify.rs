@@ -75,7 +75,9 @@ impl Stretches {
                 stretch.proved.store(good, Ordering::Relaxed);
             }
         };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // How many processors there are is found out by a dozen system calls: too many for each small partition of an open.
+        let processors =
+            if open.len() > 1 { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
         std::thread::scope(|scope| {
             for _ in 1..processors.min(open.len()) {
                 // Without a further thread it only takes longer.

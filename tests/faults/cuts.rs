@@ -1,12 +1,17 @@
 //! The power goes: any of what was not flushed is gone, in any combination, and what was flushed never is.
+//!
+//! `TAPELOG_STATES=n` ends a test of states after so many.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tapelog::testing::{Moment, SimulatedDisk};
 use tapelog::{Log, Partition, Record};
 
 use crate::model::{Expected, FOR_EVER, Model, SOON, TOPIC, builder, config};
-use crate::report::{Random, Tally, effort, run};
+use crate::report::{Random, Run, Tally, effort, run};
 
 const PARTITIONS: u32 = 2;
+const WORKERS: usize = 4;
 
 /// A log on a simulated disk, and what it must hold.
 struct World {
@@ -106,17 +111,50 @@ fn frozen(world: &World) -> (Moment, u32) {
     (world.disk.freeze().unwrap(), world.log.recovery_report().leader_epoch)
 }
 
+/// Has some threads make worlds, cut them and add up what they counted, until the time has passed or all states were made.
+/// Most of a state's time passes in waiting for threads that begin and end.
+fn in_parallel(
+    run: &mut Run,
+    secs: u64,
+    most: u64,
+    world: impl Fn(&mut Random, &mut Tally, &dyn Fn() -> bool) + Sync,
+) {
+    let given = std::env::var("TAPELOG_STATES").ok().and_then(|s| s.parse().ok());
+    let most = given.unwrap_or(most);
+    let made = AtomicU64::new(0);
+    let mut random = run.random();
+    std::thread::scope(|scope| {
+        let timed = &*run;
+        let (made, world) = (&made, &world);
+        let work = move |mut random: Random| {
+            let mut tally = Tally::default();
+            let has_time = || timed.has_time(secs);
+            while has_time() && made.load(Ordering::Relaxed) < most {
+                let before = tally.cycles;
+                world(&mut random, &mut tally, &has_time);
+                made.fetch_add(tally.cycles - before, Ordering::Relaxed);
+            }
+            tally
+        };
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|_| Random::new(random.next()))
+            .map(|random| scope.spawn(move || work(random)))
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    })
+    .into_iter()
+    .for_each(|tally| run.tally.add(tally));
+}
+
 #[test]
 fn every_subset_of_what_was_not_flushed() {
     run("power cut: every subset of unsynced pages, sizes and names", |run| {
-        const MOST: usize = 14;
-        let mut random = run.random();
-        let budget = effort(10, 1_200);
-        let mut largest = 0;
-        while run.has_time(budget) {
+        let most = effort(9, 14) as usize;
+        let largest = AtomicUsize::new(0);
+        in_parallel(run, effort(10, 1_200), u64::MAX, |random, tally, _| {
             let mut world = World::new();
             for _ in 0..random.below(30) {
-                world.step(&mut random);
+                world.step(random);
             }
             // A flush of everything but the staging, so that few enough things are left; then a little more.
             world.log.sync().unwrap();
@@ -124,58 +162,47 @@ fn every_subset_of_what_was_not_flushed() {
                 expected.flush(partition).unwrap();
             }
             for _ in 0..1 + random.below(4) {
-                world.step(&mut random);
+                world.step(random);
             }
             let (moment, epoch) = frozen(&world);
             let things = moment.unsynced();
-            let most = if effort(0, 1) == 0 { 9 } else { MOST };
             if things > most {
-                continue;
+                return;
             }
-            largest = largest.max(things);
+            largest.fetch_max(things, Ordering::Relaxed);
             for subset in 0..1u64 << things {
                 let left = moment.power_cut(|n| subset >> n & 1 == 1);
-                let words = || format!("subset {subset:b} of {things}");
-                check(&left, &world.model, epoch, &mut run.tally, &words());
+                check(&left, &world.model, epoch, tally, &format!("subset {subset:b} of {things}"));
             }
-        }
-        println!("power cut: the largest set had {largest} things");
+        });
+        println!("power cut: the largest set had {} things", largest.into_inner());
     });
 }
 
 #[test]
 fn random_states_after_a_power_cut() {
     run("power cut: random states, torn and of earlier writes", |run| {
-        let mut random = run.random();
-        let budget = effort(15, 7_200);
-        let most = effort(u64::MAX, 10_000_000);
-        while run.has_time(budget) && run.tally.cycles < most {
+        in_parallel(run, effort(15, 7_200), effort(u64::MAX, 10_000_000), |random, tally, has_time| {
             let mut world = World::new();
             for _ in 0..40 {
                 for _ in 0..random.below(12) {
-                    world.step(&mut random);
+                    world.step(random);
                 }
                 let (moment, epoch) = frozen(&world);
                 for _ in 0..5 {
                     let seed = random.next();
-                    let left = moment.power_cut_at_random(seed);
+                    let (left, words) = (moment.power_cut_at_random(seed), format!("seed {seed}"));
                     if random.one_in(8) {
-                        check_twice(
-                            &left,
-                            &world.model,
-                            &mut random,
-                            &mut run.tally,
-                            &format!("seed {seed}"),
-                        );
+                        check_twice(&left, &world.model, random, tally, &words);
                     } else {
-                        check(&left, &world.model, epoch, &mut run.tally, &format!("seed {seed}"));
+                        check(&left, &world.model, epoch, tally, &words);
                     }
                 }
-                if !run.has_time(budget) {
+                if !has_time() {
                     break;
                 }
             }
-        }
+        });
     });
 }
 

@@ -85,20 +85,8 @@ impl Image {
     }
 
     fn new(kind: Kind, room: Option<u64>) -> Result<Image, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("needs root".into());
-        }
-        for tool in [&format!("mkfs.{}", kind.name()), "losetup", "python3"] {
-            let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-            if !found.is_ok_and(|found| found.status.success()) {
-                return Err(format!("needs {tool}"));
-            }
-        }
-        static ONCE: Once = Once::new();
-        ONCE.call_once(remove_strays);
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let beside = base().join(format!("{PREFIX}{}-{number}", std::process::id()));
+        missing_tool(&[&format!("mkfs.{}", kind.name()), "losetup", "python3"])?;
+        let beside = new_name();
         let (mounted, small) = (beside.join(MOUNTED), beside.join(SMALL));
         std::fs::create_dir_all(&mounted).unwrap();
         std::fs::create_dir_all(&small).unwrap();
@@ -208,6 +196,85 @@ impl Drop for Image {
     }
 }
 
+/// Refuses where one of the tools is not there, or this is not root.
+pub(crate) fn missing_tool(tools: &[&str]) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("needs root".into());
+    }
+    for tool in tools {
+        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+        if !found.is_ok_and(|found| found.status.success()) {
+            return Err(format!("needs {tool}"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a test has its folder.
+fn new_name() -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(remove_strays);
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    base().join(format!("{PREFIX}{}-{number}", std::process::id()))
+}
+
+/// A folder that files are mounted in, one after another, by loop devices of their own.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        let folder = Folder(new_name());
+        std::fs::create_dir_all(folder.mounted()).unwrap();
+        folder
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn mounted(&self) -> PathBuf {
+        self.0.join(MOUNTED)
+    }
+
+    /// A file that another process may put a file system of its own over.
+    pub(crate) fn shown(&self) -> PathBuf {
+        self.0.join("image")
+    }
+
+    /// Takes that away.
+    pub(crate) fn hide(&self) {
+        let _ = rustix::mount::unmount(self.shown(), UnmountFlags::DETACH);
+    }
+
+    /// Mounts an image that lies in this folder. The loop device goes when it is unmounted.
+    pub(crate) fn mount(&self, file: &Path) {
+        assert_eq!(file.parent(), Some(self.path()), "not an image of the test's own");
+        let mounted = Command::new("mount")
+            .args(["-t", "ext4", "-o", "loop"])
+            .args([file, &self.mounted()])
+            .output()
+            .unwrap();
+        assert!(mounted.status.success(), "mount: {}", String::from_utf8_lossy(&mounted.stderr));
+    }
+
+    /// Takes off what is mounted, if anything is.
+    pub(crate) fn unmount(&self) {
+        let patience = Instant::now();
+        while rustix::mount::unmount(self.mounted(), UnmountFlags::empty()) == Err(Errno::BUSY) {
+            assert!(patience.elapsed() < Duration::from_secs(5), "{} is busy", self.0.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
 /// Memory where there is enough: no other work on the disk is waited for.
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
@@ -242,8 +309,10 @@ fn remove(beside: &Path) {
         }
     }
     let _ = rustix::mount::unmount(&small, UnmountFlags::DETACH);
+    let _ = rustix::mount::unmount(beside.join("image"), UnmountFlags::DETACH);
     // Not while anything is mounted in it: these two are empty then, or stay.
-    let unmounted = [mounted, small].iter().all(|folder| std::fs::remove_dir(folder).is_ok());
+    let gone = |folder: &PathBuf| !folder.exists() || std::fs::remove_dir(folder).is_ok();
+    let unmounted = [mounted, small].iter().all(gone);
     if unmounted {
         let _ = std::fs::remove_dir_all(beside);
     }

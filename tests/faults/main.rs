@@ -27,6 +27,8 @@ mod dying;
 mod image;
 #[allow(dead_code)]
 mod model;
+#[cfg(target_os = "linux")]
+mod replay;
 #[allow(dead_code)] // what one row does not need, another does
 mod report;
 #[cfg(target_os = "linux")]

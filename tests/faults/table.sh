@@ -9,6 +9,8 @@ trap 'rm -f "$lines" "$lines.page"' EXIT
 {
   cargo test --release --test faults -- --nocapture --test-threads 1
   cargo test --release --lib forks -- --nocapture --test-threads 1
+  cargo test --release --test races
+  if [ "${TAPELOG_FAULTS:-}" = night ]; then bash .ci/sanitizers; fi
 } | tee "$lines.page" | grep -o '{"test":.*}' \
   | grep -v 'meant to fail' | sort >"$lines"
 
