@@ -140,7 +140,7 @@ fn a_flush_is_asked_for_once() {
 fn a_flush_is_asked_for_with_the_last_of_so_many_records() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path(), Settings { sync_policy: SyncPolicy::EveryRecords(3), ..Settings::default() });
-    let mut asked = || {
+    let asked = || {
         append(&core, 10);
         Duty::drain(&*core, MIB, true);
         core.engine.flushes_to_come()
