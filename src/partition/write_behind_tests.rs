@@ -17,7 +17,7 @@ struct Quiet {
 }
 
 impl Quiet {
-    fn shared(linger: Duration, restless: u64, holds: usize, told: Sender<&'static str>) -> Arc<dyn Duty> {
+    fn duty(linger: Duration, restless: u64, holds: usize, told: Sender<&'static str>) -> Arc<dyn Duty> {
         let (restless, steps) = (AtomicU64::new(restless), AtomicU64::new(0));
         Arc::new(Quiet { linger, told, restless, steps, holds })
     }
@@ -65,7 +65,7 @@ fn until_rest(linger: Duration, restless: u64) -> Vec<&'static str> {
     let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
     engine.spawn("tapelog-write", Engine::write_loop).unwrap();
     let (told, calls): (_, Receiver<&str>) = unbounded();
-    engine.enqueue(Quiet::shared(linger, restless, 0, told));
+    engine.enqueue(Quiet::duty(linger, restless, 0, told));
     // The engine lets go of a partition that rests, and then there is nobody left to tell.
     let calls = calls.iter().collect();
     assert!(engine.stop(Deadline::after(Duration::MAX)));
@@ -135,7 +135,7 @@ fn a_panic_in_a_thread_of_the_engine_fails_its_partition_with_its_words_and_no_o
     assert!(words.recv().unwrap().contains("panicked: the flush"));
     // Both threads go on.
     let (told, calls) = unbounded();
-    engine.enqueue(Quiet::shared(Duration::ZERO, 0, 0, told));
+    engine.enqueue(Quiet::duty(Duration::ZERO, 0, 0, told));
     assert_eq!(calls.iter().collect::<Vec<_>>(), ["step", "rest"]);
     engine.flush_later(Arc::downgrade(&panics), Duration::ZERO);
     assert!(words.recv().unwrap().contains("panicked: the flush"));
@@ -150,7 +150,7 @@ fn a_stopped_engine_lets_go_of_what_waited_to_be_written() {
     // Without a thread, so that nobody else takes it out.
     let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
     let (told, _calls) = unbounded();
-    let quiet = |told: &Sender<_>| -> Arc<dyn Duty> { Quiet::shared(Duration::ZERO, 0, 0, told.clone()) };
+    let quiet = |told: &Sender<_>| -> Arc<dyn Duty> { Quiet::duty(Duration::ZERO, 0, 0, told.clone()) };
     let before = quiet(&told);
     engine.enqueue(Arc::clone(&before));
     assert_eq!(Arc::strong_count(&before), 2);
@@ -166,7 +166,7 @@ fn retired(holders: usize, len: usize, if_quiet: bool) -> usize {
     let pool = Pool::heap(16 << 20).unwrap();
     let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
     let (told, calls) = unbounded();
-    let holder = Quiet::shared(Duration::ZERO, 0, len, told);
+    let holder = Quiet::duty(Duration::ZERO, 0, len, told);
     (0..holders).for_each(|_| engine.holds(Arc::downgrade(&holder)));
     engine.retire_idle(if_quiet);
     calls.try_iter().inspect(|call| assert_eq!(*call, "retire")).count()
@@ -187,7 +187,7 @@ fn no_more_idle_chunks_are_given_up_than_make_room_for_a_while() {
 #[test]
 fn what_is_due_first_is_the_greatest() {
     let (told, _) = unbounded();
-    let duty = Quiet::shared(Duration::ZERO, 0, 0, told);
+    let duty = Quiet::duty(Duration::ZERO, 0, 0, told);
     let (now, later) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(60)));
     let flush = |at, id| DueFlush { at, id, duty: Arc::downgrade(&duty) };
     assert!(flush(now, 2) > flush(later, 1), "the earlier one");
@@ -204,7 +204,7 @@ fn what_is_due_first_is_the_greatest() {
 #[test]
 fn those_that_wait_are_counted_by_what_they_wait_for() {
     let (told, _) = unbounded();
-    let duty = Quiet::shared(Duration::ZERO, 0, 0, told);
+    let duty = Quiet::duty(Duration::ZERO, 0, 0, told);
     let new = || Lingering::new(Arc::clone(&duty));
     let (now, later) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(60)));
     let mut waiting = Lingerers::default();
