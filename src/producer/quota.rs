@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +21,14 @@ const NANOS: i128 = 1_000_000_000;
 pub(super) struct Quota {
     clock: Arc<dyn Clock>,
     line: Arc<Line>,
+    /// How often the bucket was filled up to what the clock said; goes up under the lock.
+    fills: AtomicU64,
+}
+
+/// What the clock said, and how often the bucket had been filled before it was asked.
+struct Look {
+    fills: u64,
+    now: Timestamp,
 }
 
 /// The bucket, and who waits for it.
@@ -111,7 +120,7 @@ impl Quota {
                 true
             })
         }));
-        Ok(Quota { clock, line })
+        Ok(Quota { clock, line, fills: AtomicU64::new(0) })
     }
 
     /// Takes `bytes` of the quota, first come, first served, waiting for them as `wait` says. `go_on` refuses where there
@@ -142,11 +151,25 @@ impl Quota {
 
     /// Takes `bytes` if nobody came earlier and there are enough. Else the time until then, where it can be told.
     fn take(&self, bytes: u64, place: Option<&Place<'_>>) -> Option<Option<Duration>> {
-        // The clock is the user's: it is asked before the lock.
-        let now = self.clock.now();
+        let look = self.look();
+        self.take_at(&look, bytes, place)
+    }
+
+    /// The clock is the user's: it is asked before the lock.
+    fn look(&self) -> Look {
+        let fills = self.fills.load(Ordering::Acquire);
+        Look { fills, now: self.clock.now() }
+    }
+
+    fn take_at(&self, look: &Look, bytes: u64, place: Option<&Place<'_>>) -> Option<Option<Duration>> {
         let mut state = self.line.0.lock();
-        let first = place.map_or(state.waiting.is_empty(), |place| place.is_first(&state));
-        if first { state.bucket.take(bytes, now).map(Some) } else { Some(None) }
+        if !place.map_or(state.waiting.is_empty(), |place| place.is_first(&state)) {
+            return Some(None);
+        }
+        // Who asked the clock before somebody else filled the bucket has an older time, and not a clock that was set back.
+        let others = self.fills.fetch_add(1, Ordering::AcqRel) != look.fills;
+        let now = if others { look.now.max(state.bucket.at) } else { look.now };
+        state.bucket.take(bytes, now).map(Some)
     }
 
     /// Puts back what was taken for a send that failed.
@@ -169,7 +192,7 @@ fn throttled(short: Option<Duration>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::clock::ManualClock;
@@ -247,6 +270,22 @@ mod tests {
             line.pop_front().unwrap().join().unwrap();
         });
         waiting(&quota, 0);
+    }
+
+    /// Who was kept between the clock and the lock set the bucket back, and the time since then filled it twice.
+    #[test]
+    fn an_older_time_is_no_clock_that_was_set_back() {
+        let (quota, clock) = quota(100);
+        let older = quota.look();
+        clock.advance(Duration::from_millis(500));
+        assert!(quota.acquire(50, Wait::No, |_| Ok(())).is_ok());
+        assert!(quota.take_at(&older, 1, None).is_some());
+        assert!(quota.acquire(1, Wait::No, |_| Ok(())).is_err(), "filled twice");
+        // One that was set back is followed.
+        clock.set(at(0));
+        assert!(quota.acquire(1, Wait::No, |_| Ok(())).is_err());
+        clock.advance(Duration::from_millis(10));
+        assert!(quota.acquire(1, Wait::No, |_| Ok(())).is_ok());
     }
 
     #[test]
