@@ -298,6 +298,10 @@ impl World {
         let total: usize = lens.iter().sum();
         let pool = &self.log.as_ref().unwrap().engine.pool;
         let most = MAX_APPEND.min(pool.max_append()).min(usize::try_from(self.case.segment_bytes).unwrap());
+        if total as u64 > self.case.budget / 4 {
+            // Readers that stand still in more memory than the budget is hold up who appends, here for good.
+            self.readers.iter_mut().for_each(|reader| *reader = None);
+        }
         let before = self.oracle[at].len() as u64;
         match self.partitions[at].append_batch(&records) {
             Ok(delivery) => {

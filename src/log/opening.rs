@@ -114,7 +114,8 @@ impl Default for LogBuilder {
 impl LogBuilder {
     /// How many bytes may be appended and not yet written, over the whole log: 64 MiB by default, 256 KiB at
     /// least. It is also the size of the staging file, which is allocated at the open. In-memory logs have a
-    /// [`memory_limit`] instead.
+    /// [`memory_limit`] instead. What readers stand in, and records that are kept, counts beside it, up to as much again:
+    /// while that is more, appends wait for room, and fail with `BufferExhausted` after [`LogBuilder::max_block`].
     ///
     /// [`memory_limit`]: LogBuilder::memory_limit
     #[must_use]

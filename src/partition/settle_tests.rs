@@ -189,3 +189,23 @@ fn nothing_is_written_after_the_end() {
     assert_eq!((core.written_offset(), core.durable_offset()), (0, 0));
     assert!(!dir.path().join("topics").exists());
 }
+
+/// The engine is told of the first append and of no other until the partition rests; then of the next, or of whoever wants
+/// that it tries again.
+#[test]
+fn the_engine_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = open(dir.path(), Settings::default());
+    let news = |durable| core.append.lock().has_news(durable);
+    assert_eq!((news(true), news(false)), (true, false), "where nothing is written nobody is told");
+    for _ in 0..2 {
+        append(&core, 10);
+        assert_eq!((news(true), core.engine.to_write()), (false, 1));
+    }
+    Duty::drain(&*core, MIB, true);
+    assert!(core.rest() && news(true));
+    for _ in 0..2 {
+        core.wake_engine();
+        assert_eq!((news(true), core.engine.to_write()), (false, 2));
+    }
+}

@@ -24,6 +24,11 @@ impl Quiet {
 }
 
 impl Engine {
+    /// How many partitions wait to be looked at by the write-behind.
+    pub(crate) fn to_write(&self) -> usize {
+        self.work.lock().dirty.len()
+    }
+
     /// How many flushes are to be made now or later.
     pub(crate) fn flushes_to_come(&self) -> usize {
         self.flushes.lock().due.len()
@@ -217,4 +222,37 @@ fn those_that_wait_are_counted_by_what_they_wait_for() {
     assert_eq!((waiting.full, waiting.dozers, waiting.first()), (1, 0, Some(later)));
     assert!(waiting.take_due(false).is_none() && waiting.take_due(true).is_some());
     assert_eq!((waiting.full, waiting.dozers, waiting.first()), (0, 0, None));
+}
+
+/// What only later callbacks could bring is not waited for in a callback, nor is the callback by a log that it ends.
+#[test]
+fn a_callback_does_not_wait_for_itself() {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    refuse_in_callback("a wait").unwrap();
+    let (told, words) = unbounded();
+    let inside = Arc::clone(&engine);
+    let call = move |_| {
+        let refused = refuse_in_callback("a wait").map_err(|e| e.kind());
+        let _ = told.send((refused, inside.stop(Deadline::after(Duration::from_secs(10)))));
+    };
+    engine.call(Box::new(call), Ok(()));
+    assert_eq!(words.recv().unwrap(), (Err(ErrorKind::IllegalState), true));
+}
+
+/// What its threads and those who wait look at when they come by.
+#[test]
+fn the_engine_notes_what_it_is_told() {
+    let pool = Pool::heap(16 << 20).unwrap();
+    let engine = Engine::new(pool, Codecs::default(), Arc::new(SystemClock), None, Duration::ZERO);
+    engine.populate();
+    assert!(engine.work.lock().populate);
+    let (told, _) = unbounded();
+    let duty = Quiet::duty(Duration::ZERO, 0, 0, told);
+    let before = *engine.room.lock();
+    engine.evictable(Arc::downgrade(&duty), 0);
+    assert_eq!(*engine.room.lock(), before + 1, "who waits for room sees that there may be some");
+    assert!(!engine.halted());
+    engine.halt();
+    assert!(engine.halted());
 }

@@ -375,3 +375,23 @@ fn slots_between_holes_are_found() {
     assert_eq!((found.len(), places(&found)), (2, places(&whole)));
     assert!(found.iter().all(|slot| values(slot) == [(100, b"some value".to_vec())]));
 }
+
+/// Recovery reads one slot after the other into the same memory, and whoever looks for an error sees which file it reads.
+#[cfg(unix)]
+#[test]
+fn a_slot_gives_its_memory_back_and_says_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = mapped(folder.path());
+    let mut writer = pool.take(&want(100, 0)).unwrap().unwrap();
+    assert!(writer.append(&Record::new("some value"), 100));
+    let slot = left(folder.path()).slots.remove(0);
+    let memory = slot.prove(Vec::with_capacity(1 << 20)).unwrap().into_memory();
+    assert!(memory.capacity() >= 1 << 20);
+    assert!(format!("{slot:?}").contains("staging-"), "{slot:?}");
+}
+
+/// A staging file is read by whichever version comes next.
+#[test]
+fn the_sizes_that_a_file_is_divided_by_stay() {
+    assert_eq!((GRANULE, crate::storage::slot::SMALL), (4_096, 65_536));
+}
