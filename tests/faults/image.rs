@@ -79,12 +79,12 @@ impl Image {
         Image::new(kind, None).map_err(|why| skip(test, &why)).ok()
     }
 
-    /// A new file system on a disk that has no more than so many bytes, though it promises more.
-    pub(crate) fn with_little_room_or_skip(test: &str, kind: Kind, room: u64) -> Option<Image> {
-        Image::new(kind, Some(room)).map_err(|why| skip(test, &why)).ok()
+    /// A new ext4 with blocks of `block` bytes on a disk that has no more than so many bytes, though it promises more.
+    pub(crate) fn with_little_room_or_skip(test: &str, block: u32, room: u64) -> Option<Image> {
+        Image::new(Kind::Ext4, Some((room, block))).map_err(|why| skip(test, &why)).ok()
     }
 
-    fn new(kind: Kind, room: Option<u64>) -> Result<Image, String> {
+    fn new(kind: Kind, room: Option<(u64, u32)>) -> Result<Image, String> {
         missing_tool(&[&format!("mkfs.{}", kind.name()), "losetup", "python3"])?;
         let beside = new_name();
         let (mounted, small) = (beside.join(MOUNTED), beside.join(SMALL));
@@ -95,13 +95,15 @@ impl Image {
         let file = folder.join("image");
         // From here on everything goes with it, whatever happens.
         let mut image = Image { kind, file, device: String::new(), mounted, cutter, beside };
-        if let Some(room) = room {
+        let mut make = kind.make();
+        if let Some((room, block)) = room {
+            make.args(["-b", &block.to_string()]);
             let size = std::ffi::CString::new(format!("size={room}")).unwrap();
             rustix::mount::mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(&*size))
                 .map_err(|e| format!("cannot mount a tmpfs: {e}"))?;
         }
         File::create(&image.file).unwrap().set_len(kind.bytes()).unwrap();
-        let made = kind.make().arg(&image.file).output().unwrap();
+        let made = make.arg(&image.file).output().unwrap();
         assert!(made.status.success(), "mkfs: {}", String::from_utf8_lossy(&made.stderr));
         let attached = Command::new("losetup").args(["--find", "--show"]).arg(&image.file).output().unwrap();
         if !attached.status.success() {
