@@ -307,13 +307,15 @@ impl Verifying<'_> {
                 }
                 for damage in report.damage.iter_mut().filter(|d| d.kind == DamageKind::Torn) {
                     damage.kind = DamageKind::Lost;
-                    damage.offsets = Some(end..next);
+                    let from = damage.offsets.take().map_or(end, |cut| cut.start);
+                    damage.offsets = Some(from..next);
                 }
             }
-            // All records are there, so that what follows on the last block was the footer.
+            // No header is missing, so that a block that is cut short is the last, and anything else was the footer.
             (Some(_), Some(_)) => {
                 for damage in report.damage.iter_mut().filter(|d| d.kind == DamageKind::Torn) {
-                    damage.kind = DamageKind::Spare;
+                    let is_block = damage.offsets.is_some();
+                    damage.kind = if is_block { DamageKind::Lost } else { DamageKind::Spare };
                 }
             }
             (_, None) if live => report.damage.retain(|d| d.kind != DamageKind::Torn),

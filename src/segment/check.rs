@@ -190,12 +190,19 @@ fn check_block(
     codecs: &Codecs,
     found: &mut SegmentCheck,
 ) -> Result<()> {
-    match verdict(blocks, h, codecs)? {
+    // A block that ends an unsealed file may have been cut off while it was written.
+    let cut = h.end_position() > blocks.limit;
+    let verdict = match verdict(blocks, h, codecs)? {
+        // Who reads wants the bytes as well that fill it up to a multiple of 8.
+        Verdict::Good(_) if cut => Verdict::Bad("the block is cut short, behind its payload".into()),
+        verdict => verdict,
+    };
+    match verdict {
         Verdict::Good(records) => {
             found.blocks += 1;
             found.records += records;
             let payload_end = h.position + block::HEADER as u64 + u64::from(h.stored_len);
-            let end = h.end_position().min(blocks.limit);
+            let end = h.end_position();
             let mut padding = [0; 8];
             let len = usize::try_from(end.saturating_sub(payload_end)).unwrap_or(0).min(padding.len());
             blocks.file.read_at_most(&mut padding[..len], payload_end)?;
@@ -208,8 +215,6 @@ fn check_block(
             }
         }
         Verdict::Bad(reason) => {
-            // A block that ends an unsealed file may have been cut off while it was written.
-            let cut = h.end_position() > blocks.limit;
             let kind = if cut { DamageKind::Torn } else { DamageKind::Lost };
             let mut damage = FileDamage::new(kind, h.position..h.end_position().min(blocks.limit), reason);
             damage.offsets = Some(h.base_offset..h.last_offset + 1);
