@@ -11,6 +11,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -155,7 +156,7 @@ impl Image {
         let patience = Instant::now();
         loop {
             match rustix::mount::unmount(&self.mounted, UnmountFlags::empty()) {
-                Ok(()) => return true,
+                Ok(()) => break,
                 // A process that was killed is on its way out.
                 Err(Errno::BUSY) if patience.elapsed() < Duration::from_secs(5) => {
                     std::thread::sleep(Duration::from_millis(1));
@@ -164,6 +165,21 @@ impl Image {
                 Err(e) => panic!("cannot unmount {}: {e}", self.mounted.display()),
             }
         }
+        // Another mount namespace has a copy of every mount that there was when it began, those of other tests too. While it
+        // lasts, the file system is in use there, and who mounts the device again gets the one whose power went.
+        while !self.is_let_go() {
+            if patience.elapsed() > Duration::from_secs(5) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Whether no file system has the device any more.
+    fn is_let_go(&self) -> bool {
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+        !matches!(rustix::fs::open(&self.device, flags, Mode::empty()), Err(Errno::BUSY))
     }
 
     /// Turns the power on again; an odd number asks for less order than usual.
@@ -181,7 +197,7 @@ impl Image {
         let open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         let open: Vec<PathBuf> = open.filter(|path| path.starts_with(&self.mounted)).collect();
         eprintln!("BUSY {}, goes on with a copy; this process has {open:?}", self.mounted.display());
-        rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH).unwrap();
+        let _ = rustix::mount::unmount(&self.mounted, UnmountFlags::DETACH);
         let busy = self.file.with_extension("busy");
         std::fs::rename(&self.file, &busy).unwrap();
         let copied = Command::new("cp").arg("--sparse=always").args([&busy, &self.file]).status().unwrap();
