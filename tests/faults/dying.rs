@@ -72,7 +72,7 @@ fn flush_fails(image: &mut Image, at_once: bool, tally: &mut Tally, words: &str)
     let mut expected = Expected::default();
     assert!(fill(&partition, &mut expected, 1).is_none());
     grow_folder(&folder);
-    let Some(failed) = fill(&partition, &mut expected, 10_000) else {
+    let Some(failed) = fill(&partition, &mut expected, 2_000) else {
         return tally.wrong(|| format!("{words}: no flush failed"));
     };
     // It would succeed now.
