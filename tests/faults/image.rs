@@ -20,7 +20,6 @@ use crate::report::skip;
 /// Every folder with images is called so, and then by the process that made it.
 const PREFIX: &str = "tapelog-image-";
 const MOUNTED: &str = "mounted";
-const SMALL: &str = "small";
 
 /// The file systems that can be cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,34 +76,33 @@ pub(crate) struct Image {
 impl Image {
     /// A new file system; says loudly that `test` is skipped where there can be none.
     pub(crate) fn or_skip(test: &str, kind: Kind) -> Option<Image> {
-        Image::new(kind, None).map_err(|why| skip(test, &why)).ok()
+        Image::with_options(kind, &[]).map_err(|why| skip(test, &why)).ok()
     }
 
-    /// A new ext4 with blocks of `block` bytes on a disk that has no more than so many bytes, though it promises more.
+    /// A new ext4 with blocks of `block` bytes on a disk that ends sooner than it promised: what is written behind `room`
+    /// bytes fails, until there is room.
+    ///
+    /// The device ends there. An image on a full disk would not do: where there is room for the beginning of a write and not
+    /// for all of it, a loop device (Linux 6.18) says that it was done.
     pub(crate) fn with_little_room_or_skip(test: &str, block: u32, room: u64) -> Option<Image> {
-        Image::new(Kind::Ext4, Some((room, block))).map_err(|why| skip(test, &why)).ok()
+        // The journal before the end: it is the files that do not fit.
+        let options = ["-b", &block.to_string(), "-J", "size=4,location=4M"];
+        let image = Image::with_options(Kind::Ext4, &options).map_err(|why| skip(test, &why)).ok()?;
+        image.resize(room);
+        Some(image)
     }
 
-    fn new(kind: Kind, room: Option<(u64, u32)>) -> Result<Image, String> {
+    fn with_options(kind: Kind, options: &[&str]) -> Result<Image, String> {
         missing_tool(&[&format!("mkfs.{}", kind.name()), "losetup", "python3"])?;
         let beside = new_name();
-        let (mounted, small) = (beside.join(MOUNTED), beside.join(SMALL));
+        let mounted = beside.join(MOUNTED);
         std::fs::create_dir_all(&mounted).unwrap();
-        std::fs::create_dir_all(&small).unwrap();
-        let folder = if room.is_some() { &small } else { &beside };
-        let cutter = Cutter::new(folder);
-        let file = folder.join("image");
+        let cutter = Cutter::new(&beside);
+        let file = beside.join("image");
         // From here on everything goes with it, whatever happens.
         let mut image = Image { kind, file, device: String::new(), mounted, cutter, beside };
-        let mut make = kind.make();
-        if let Some((room, block)) = room {
-            make.args(["-b", &block.to_string()]);
-            let size = std::ffi::CString::new(format!("size={room}")).unwrap();
-            rustix::mount::mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(&*size))
-                .map_err(|e| format!("cannot mount a tmpfs: {e}"))?;
-        }
         File::create(&image.file).unwrap().set_len(kind.bytes()).unwrap();
-        let made = make.arg(&image.file).output().unwrap();
+        let made = kind.make().args(options).arg(&image.file).output().unwrap();
         assert!(made.status.success(), "mkfs: {}", String::from_utf8_lossy(&made.stderr));
         let attached = Command::new("losetup").args(["--find", "--show"]).arg(&image.file).output().unwrap();
         if !attached.status.success() {
@@ -115,10 +113,16 @@ impl Image {
         Ok(image)
     }
 
-    /// Gives the disk under the image so many bytes.
-    pub(crate) fn make_room(&self, bytes: u64) {
-        let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
-        rustix::mount::mount_remount(self.beside.join(SMALL), MountFlags::empty(), &*size).unwrap();
+    /// Gives the disk under the file system all that it promised.
+    pub(crate) fn make_room(&self) {
+        self.resize(self.kind.bytes());
+    }
+
+    /// Has the disk end behind so many bytes.
+    fn resize(&self, bytes: u64) {
+        File::options().write(true).open(&self.file).unwrap().set_len(bytes).unwrap();
+        let told = Command::new("losetup").args(["--set-capacity", &self.device]).status().unwrap();
+        assert!(told.success(), "cannot resize the disk");
     }
 
     /// Where it is mounted.
@@ -316,9 +320,9 @@ fn remove_strays() {
 
 /// Unmounts and detaches an image, and removes it with all that lies beside it.
 fn remove(beside: &Path) {
-    let (mounted, small) = (beside.join(MOUNTED), beside.join(SMALL));
+    let mounted = beside.join(MOUNTED);
     let _ = rustix::mount::unmount(&mounted, UnmountFlags::DETACH);
-    for image in [beside, &small].iter().flat_map(|f| [f.join("image"), f.join("image.busy")]) {
+    for image in [beside.join("image"), beside.join("image.busy")] {
         let mut find = Command::new("losetup");
         let found = find.args(["--output", "NAME", "--noheadings", "--associated"]).arg(&image).output();
         let devices = found.map(|f| String::from_utf8_lossy(&f.stdout).into_owned()).unwrap_or_default();
@@ -326,12 +330,9 @@ fn remove(beside: &Path) {
             let _ = Command::new("losetup").args(["--detach", device]).status();
         }
     }
-    let _ = rustix::mount::unmount(&small, UnmountFlags::DETACH);
     let _ = rustix::mount::unmount(beside.join("image"), UnmountFlags::DETACH);
-    // Not while anything is mounted in it: these two are empty then, or stay.
-    let gone = |folder: &PathBuf| !folder.exists() || std::fs::remove_dir(folder).is_ok();
-    let unmounted = [mounted, small].iter().all(gone);
-    if unmounted {
+    // Not while anything is mounted in it: it is empty then, or stays.
+    if !mounted.exists() || std::fs::remove_dir(&mounted).is_ok() {
         let _ = std::fs::remove_dir_all(beside);
     }
 }
