@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::passing::{Framed, Line};
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
@@ -27,6 +28,8 @@ pub static SYSTEM: System = System {
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
         Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
+        Config { name: COUNTED, durability: Durability::Process, probes: &[Follow] },
+        Config { name: WORDED, durability: Durability::Process, probes: &[Follow] },
         Config { name: "futex wake-up", durability: Durability::Memory, probes: &[Park] },
         Config { name: UNPARK, durability: Durability::Memory, probes: &[Park] },
         Config { name: CONDVAR, durability: Durability::Memory, probes: &[Park] },
@@ -41,6 +44,10 @@ const PWRITE: &str = "64 KiB pwrite, pread";
 const CHECKED: &str = "64 KiB pwrite, pread, CRC-32";
 /// The least that an append does which is checksummed and outlives the process.
 const FRAMED: &str = "CRC-32 and copy into a mapped file";
+/// That, and a counter beside it that a reader watches: the least that such a log does for a reader that trusts the counter.
+const COUNTED: &str = "frame and counter";
+/// That, and a reader that watches the word by which the frame is committed.
+const WORDED: &str = "frame by its own word";
 const UNPARK: &str = "thread unpark";
 const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
@@ -52,7 +59,8 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
     let path = opening.dir.join("floor");
     Ok(match opening.config {
         "copy into warm memory" => Box::new(Copy { ring: vec![1; 64 << 20], at: 0 }),
-        FRAMED => Box::new(Framed::open(&path)?),
+        FRAMED | WORDED => Box::new(Framed::open(&path, false)?),
+        COUNTED => Box::new(Framed::open(&path, true)?),
         "CRC-32 of the bytes" => Box::new(Crc(0)),
         "empty loop" => Box::new(Empty),
         "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),
@@ -65,7 +73,7 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
             file.sync_all()?;
             Box::new(Flushed { file })
         }
-        "one cache line" => Box::new(Line(Arc::default())),
+        "one cache line" => Box::<Line>::default(),
         "futex wake-up" => Box::new(Futex(Arc::default())),
         UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
         CONDVAR => Box::new(Woken(Arc::new(Bell::new(Ring::Condvar)))),
@@ -282,79 +290,6 @@ impl Store for Copy {
     }
 }
 
-/// Frames of as many bytes as ours in a mapped file whose pages are there: filled, summed up whole, committed by a word that
-/// is stored last. Nobody reads them or makes blocks of them, so that there is nobody to tell, and no room to ask for.
-struct Framed {
-    file: File,
-    base: *mut u8,
-    at: usize,
-    number: u64,
-}
-
-// SAFETY: the mapping is this store's alone and lives as long as the process.
-unsafe impl Send for Framed {}
-
-impl Framed {
-    const LEN: usize = 64 << 20;
-    const HEAD: usize = 32;
-
-    fn open(path: &std::path::Path) -> Result<Framed> {
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        file.write_all_at(&vec![0; Framed::LEN], 0)?;
-        let both = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        // SAFETY: a new mapping, which takes the place of no other.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), Framed::LEN, both, flags, file.as_raw_fd(), 0) };
-        if base == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        Ok(Framed { file, base: base.cast(), at: 0, number: 0 })
-    }
-}
-
-impl Store for Framed {
-    #[inline]
-    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
-        self.append_due(key, value, 0)
-    }
-
-    #[inline]
-    fn append_due(&mut self, key: &[u8; 8], value: &[u8], due: u64) -> Result<()> {
-        let len = (Framed::HEAD + 8 + value.len()).next_multiple_of(8);
-        // With the word behind it.
-        if self.at + len + 8 > Framed::LEN {
-            self.at = 0;
-        }
-        // SAFETY: within the mapping, by the check, and nobody else has a reference to it; the commit word is not in it.
-        let frame = unsafe { std::slice::from_raw_parts_mut(self.base.add(self.at + 8), len) };
-        frame[len - 16..].fill(0);
-        frame[..8].copy_from_slice(&self.number.to_le_bytes());
-        frame[8..16].copy_from_slice(&due.to_le_bytes());
-        frame[16..24].copy_from_slice(&(value.len() as u64).to_le_bytes());
-        frame[24..32].copy_from_slice(key);
-        frame[32..32 + value.len()].copy_from_slice(value);
-        let mut crc = crc32fast::Hasher::new_with_initial(self.number as u32);
-        // All that a reader believes, as ours does: time, lengths, key and value, with the number for a beginning.
-        crc.update(&frame[8..len - 8]);
-        let word = u64::from(crc.finalize()) << 32 | len as u64;
-        // SAFETY: aligned, as all lengths are multiples of 8, and within the mapping.
-        let commit = unsafe { AtomicU64::from_ptr(self.base.add(self.at).cast()) };
-        commit.store(word, Ordering::Release);
-        self.at += len;
-        self.number += 1;
-        Ok(())
-    }
-
-    fn flush_by(&mut self) -> Result<FlushBy> {
-        let file = self.file.try_clone()?;
-        Ok(FlushBy::Thread(Box::new(move || Ok(file.sync_data()?))))
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        Ok(self.file.sync_data()?)
-    }
-}
-
 struct Crc(u32);
 
 impl Store for Crc {
@@ -405,49 +340,6 @@ impl Store for Flushed {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// One slot that two cores pass back and forth: the writer waits until the reader took what is in it.
-#[derive(Default)]
-#[repr(align(128))]
-struct Slot {
-    stamp: AtomicU64,
-}
-
-struct Line(Arc<Slot>);
-
-impl Store for Line {
-    #[inline]
-    fn append(&mut self, _key: &[u8; 8], value: &[u8]) -> Result<()> {
-        let stamp = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        while self.0.stamp.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
-        }
-        self.0.stamp.store(stamp, Ordering::Release);
-        Ok(())
-    }
-
-    fn tail(&mut self) -> Result<Box<dyn Tail>> {
-        Ok(Box::new(LineTail(Arc::clone(&self.0))))
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct LineTail(Arc<Slot>);
-
-impl Tail for LineTail {
-    #[inline]
-    fn poll(&mut self, arrivals: &mut Arrivals) -> Result<()> {
-        let stamp = self.0.stamp.load(Ordering::Acquire);
-        if stamp != 0 {
-            arrivals.take(&stamp.to_le_bytes());
-            self.0.stamp.store(0, Ordering::Release);
-        }
         Ok(())
     }
 }

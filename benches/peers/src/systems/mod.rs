@@ -13,6 +13,7 @@ mod kafko;
 mod khata;
 mod logdb;
 mod okaywal;
+mod passing;
 mod raft_engine;
 mod redb;
 mod seglog;

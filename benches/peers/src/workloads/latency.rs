@@ -123,7 +123,7 @@ impl Arrivals {
         let sent = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         self.count += 1;
         if self.count > self.expected / 20 {
-            self.latency.saturating_record(clock::ns(now.saturating_sub(sent)));
+            self.latency.saturating_record(clock::ns(clock::spread(sent, now, self.count)));
         }
     }
 
