@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::grouped::Grouped;
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
@@ -26,6 +27,7 @@ pub static SYSTEM: System = System {
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
         Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
+        Config { name: GROUPED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
         Config { name: "futex wake-up", durability: Durability::Memory, probes: &[Park] },
         Config { name: UNPARK, durability: Durability::Memory, probes: &[Park] },
@@ -44,6 +46,8 @@ const FRAMED: &str = "CRC-32 and copy into a mapped file";
 const UNPARK: &str = "thread unpark";
 const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
+/// By a thread of its own, for all who wait.
+const GROUPED: &str = "write + fdatasync, in groups";
 /// Of blocks of 64 KiB, on one core.
 const LZ4: &str = "lz4";
 const BLOCK: usize = 64 << 10;
@@ -65,6 +69,7 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
             file.sync_all()?;
             Box::new(Flushed { file })
         }
+        GROUPED => Box::new(Grouped::open(&path)?),
         "one cache line" => Box::new(Line(Arc::default())),
         "futex wake-up" => Box::new(Futex(Arc::default())),
         UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
