@@ -276,3 +276,36 @@ fn m_a_partition_does_not_begin_in_the_middle() {
     let (end, aside, log, _dir) = after_a_power_cut(|segments| std::fs::remove_file(&segments[0]).unwrap());
     assert_eq!((end, t(&log).start_offset(), aside), (0, 0, 2), "{:?}", log.report);
 }
+
+/// Slots are as small as what was free, and what is replayed is worth a second thread by all of them together. Where writing
+/// fails half-way that thread ends with the open, and the next one goes on.
+#[test]
+fn n_much_of_a_hot_tail_is_replayed_in_order_half_of_it_at_first() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let open = || {
+        LogBuilder::default().memory_budget(8 << 20).max_block(SOON).faults(&plan).begin_in(dir.path(), true)
+    };
+    let log = open().unwrap();
+    let partition = t(&log);
+    plan.hold(Op::Write);
+    let count = 5 * (1 << 20) / LEN as u64;
+    for offset in 0..count {
+        partition.append(Record::new(&value(offset))).unwrap();
+    }
+    plan.inject(Fault::nth(1).of(Op::Write).forever());
+    plan.release();
+    log.crash();
+    drop((partition, log));
+    plan.clear();
+    plan.inject(Fault::nth(4).of(Op::Write).under("t."));
+    assert_eq!(open().err().unwrap().kind(), ErrorKind::Storage);
+    plan.clear();
+    let log = open().unwrap();
+    assert!((1..count).contains(&log.report.replayed), "{:?}", log.report);
+    assert!(!log.report.has_losses(), "{:?}", log.report);
+    let mut reader = t(&log).reader(0).unwrap();
+    for offset in 0..count {
+        assert_eq!(reader.try_next().unwrap().unwrap().value(), Some(&value(offset)[..]), "{offset}");
+    }
+    assert!(reader.try_next().unwrap().is_none());
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use crate::clock::{Clock, Timestamp};
@@ -19,7 +19,7 @@ use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, Stillborn, i
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
 use crate::storage::slot;
-use crate::storage::staged::{ProvedFrames, StagedChunk};
+use crate::storage::staged::{Proved, ProvedFrames, StagedChunk, helper, in_shares};
 
 /// So many bytes of the hot tail are worth a thread.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -303,33 +303,21 @@ struct Gap {
     file: PathBuf,
 }
 
-/// What each staged chunk holds, found on as many threads as there are processors.
+/// What each staged chunk holds.
 fn hot_chunks(staged: &[StagedChunk]) -> Result<Vec<HotChunk>> {
     let find = |chunks: &[StagedChunk]| -> Result<Vec<HotChunk>> {
         let (mut memory, mut more) = (Vec::new(), Vec::new());
         chunks.iter().map(|chunk| hot_chunk(chunk, &mut memory, &mut more)).collect()
     };
-    if staged.iter().map(|chunk| chunk.len).sum::<usize>() < WORTH_A_THREAD {
+    if !is_worth_a_thread(staged) {
         return find(staged);
     }
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let mut shares = staged.chunks(staged.len().div_ceil(processors));
-    let first = shares.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others: Vec<_> =
-            shares.map(|share| (share, helper().spawn_scoped(scope, move || find(share)).ok())).collect();
-        let mut chunks = find(first)?;
-        for (share, helper) in others {
-            // Without a further thread it only takes longer.
-            let found = helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| find(share));
-            chunks.extend(found?);
-        }
-        Ok(chunks)
-    })
+    let found = in_shares(staged.len(), |share| find(&staged[share]))?;
+    Ok(found.into_iter().flatten().collect())
 }
 
-fn helper() -> thread::Builder {
-    thread::Builder::new().name("tapelog-recover".into())
+fn is_worth_a_thread(staged: &[StagedChunk]) -> bool {
+    staged.iter().map(|chunk| chunk.len).sum::<usize>() >= WORTH_A_THREAD
 }
 
 fn hot_chunk(chunk: &StagedChunk, memory: &mut Vec<u8>, more: &mut Vec<u8>) -> Result<HotChunk> {
@@ -554,8 +542,6 @@ fn assemble(
 }
 
 /// Writes the hot records `from..to` behind what the segments hold; returns their largest timestamp.
-///
-/// While a chunk is written the next one is read and verified.
 fn replay(
     sink: &mut Sink,
     ctx: &SinkContext<'_>,
@@ -564,41 +550,64 @@ fn replay(
 ) -> Result<Timestamp> {
     let mut next = from;
     let mut largest = Timestamp::MIN;
-    let (mut ahead, mut spare) = (None, Vec::new());
-    for (i, chunk) in staged.iter().enumerate() {
-        if next >= to {
-            break;
-        }
-        let proved = ahead.take().unwrap_or_else(|| chunk.prove(std::mem::take(&mut spare)))?;
-        thread::scope(|scope| -> Result<()> {
-            let following = staged.get(i + 1).filter(|following| following.len >= WORTH_A_THREAD);
-            let helper = following.and_then(|following| {
-                // Without a further thread it only takes longer.
-                let memory = std::mem::take(&mut spare);
-                helper().spawn_scoped(scope, || following.prove(memory)).ok()
-            });
-            for run in proved.runs() {
-                let (mut first, mut end) = (None, 0);
-                for (at, frame) in proved.frames(run) {
-                    if frame.offset() == next && next < to {
-                        first.get_or_insert(at);
-                        end = at + frame.len();
-                        largest = largest.max(frame.timestamp());
-                        next += 1;
-                    } else if first.is_some() {
-                        break;
-                    }
-                }
-                let mut at = first.unwrap_or(end);
-                while at < end {
-                    at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
+    each_proved(staged, |chunk, proved| {
+        for run in proved.runs() {
+            let (mut first, mut end) = (None, 0);
+            for (at, frame) in proved.frames(run) {
+                if frame.offset() == next && next < to {
+                    first.get_or_insert(at);
+                    end = at + frame.len();
+                    largest = largest.max(frame.timestamp());
+                    next += 1;
+                } else if first.is_some() {
+                    break;
                 }
             }
-            ahead = helper.and_then(|helper| helper.join().ok());
-            Ok(())
-        })?;
-        spare = proved.into_memory();
-    }
+            let mut at = first.unwrap_or(end);
+            while at < end {
+                at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
+            }
+        }
+        Ok(next < to)
+    })?;
     sink.write(ctx)?;
     Ok(largest)
+}
+
+/// Reads and verifies one chunk after the other and gives each to `take`, as long as that says so. While it works on one
+/// the next is read and verified.
+fn each_proved(
+    staged: &[StagedChunk],
+    mut take: impl FnMut(&StagedChunk, &Proved) -> Result<bool>,
+) -> Result<()> {
+    let (ready, proved) = mpsc::sync_channel(1);
+    let (back, spare) = mpsc::channel();
+    thread::scope(|scope| {
+        let ahead = move || {
+            for chunk in staged {
+                if ready.send(chunk.prove(spare.try_recv().unwrap_or_default())).is_err() {
+                    break;
+                }
+            }
+        };
+        if is_worth_a_thread(staged) {
+            // Without a further thread nothing is ready, and it only takes longer.
+            let _ = helper().spawn_scoped(scope, ahead);
+        } else {
+            drop(ahead);
+        }
+        // Its end, however it comes, tells the thread that nobody waits for more.
+        let proved = proved;
+        let mut memory = Vec::new();
+        for chunk in staged {
+            let proved = proved.recv().unwrap_or_else(|_| chunk.prove(std::mem::take(&mut memory)))?;
+            if !take(chunk, &proved)? {
+                break;
+            }
+            if let Err(unsent) = back.send(proved.into_memory()) {
+                memory = unsent.0;
+            }
+        }
+        Ok(())
+    })
 }

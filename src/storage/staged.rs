@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 #[cfg(unix)]
 use crate::error::Error;
@@ -171,6 +172,10 @@ pub(crate) struct Looked {
     /// What follows on them is no end, and where it lies in the file.
     pub(crate) unproved: Option<std::ops::Range<u64>>,
 }
+
+/// So many granules are worth a thread for each processor to look at.
+#[cfg(unix)]
+const WORTH_THREADS: usize = 4096;
 
 /// So much of a slot is read before it is known how far its frames go.
 #[cfg(unix)]
@@ -338,30 +343,82 @@ fn list_slots(disk: &dyn Disk, path: PathBuf, header: &FileHeader, left: &mut Le
     // A file of ours has all its space. In one that is almost all holes they are passed over, since a header can claim
     // more of them than anybody can read.
     let mostly_holes = source.file.allocated().map_err(failed)? < file_len / 8;
-    let (mut granule, mut damaged) = (0, Vec::new());
     // As many as the header, which proved itself, says, and no more than the file has.
-    while granule < header.granules as usize && (Mapping::position(granule) as u64) < file_len {
-        if mostly_holes {
-            let next = source.file.next_data(Mapping::position(granule) as u64).map_err(failed)?;
-            let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
-            granule = granule.max(data.saturating_sub(Mapping::position(0)) / GRANULE);
-        }
-        let mut bytes = [0; HEADER];
-        let position = Mapping::position(granule);
-        if read_at(&*source.file, &source.path, &mut bytes, position as u64)? == HEADER {
-            match slot_at(&source, header, &bytes, granule) {
-                Some(slot) => left.slots.push(slot),
-                None if slot::is_damaged(&bytes, header.key, position) => damaged.push(position as u64),
-                None => {}
-            }
-        }
-        granule += 1;
+    let granules = usize::try_from(file_len).unwrap_or(usize::MAX).saturating_sub(Mapping::position(0));
+    let granules = granules.div_ceil(GRANULE).min(header.granules as usize);
+    let list = |share| list_share(&source, header, share, mostly_holes);
+    let shares = if granules < WORTH_THREADS { vec![list(0..granules)?] } else { in_shares(granules, list)? };
+    let mut damaged = Vec::new();
+    for (slots, unproved) in shares {
+        left.slots.extend(slots);
+        damaged.extend(unproved);
     }
     // What looks like a header inside a slot is a record's value, or an earlier life of a part of it.
     let inside = |at: u64| left.slots.iter().any(|s| s.position < at && at < s.position + s.len as u64);
     damaged.retain(|at| !inside(*at));
     left.damaged.extend(damaged.into_iter().map(|at| (source.path.clone(), at)));
     Ok(())
+}
+
+/// The slots that begin at some of the granules, and where there are headers that do not prove themselves.
+#[cfg(unix)]
+fn list_share(
+    source: &Arc<Source>,
+    header: &FileHeader,
+    share: Range<usize>,
+    mostly_holes: bool,
+) -> Result<(Vec<StagedChunk>, Vec<u64>)> {
+    let (mut granule, mut slots, mut damaged) = (share.start, Vec::new(), Vec::new());
+    while granule < share.end {
+        let position = Mapping::position(granule);
+        if mostly_holes {
+            let next = source.file.next_data(position as u64);
+            let next = next.map_err(|e| Error::io("look at the staging file", &source.path, e))?;
+            let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
+            let next = data.saturating_sub(Mapping::position(0)) / GRANULE;
+            if next > granule {
+                granule = next;
+                continue;
+            }
+        }
+        let mut bytes = [0; HEADER];
+        if read_at(&*source.file, &source.path, &mut bytes, position as u64)? == HEADER {
+            match slot_at(source, header, &bytes, granule) {
+                Some(slot) => slots.push(slot),
+                None if slot::is_damaged(&bytes, header.key, position) => damaged.push(position as u64),
+                None => {}
+            }
+        }
+        granule += 1;
+    }
+    Ok((slots, damaged))
+}
+
+/// Does `work` for all of `0..count`, in as many shares as there are processors; what it answered is in their order.
+pub(crate) fn in_shares<R: Send>(
+    count: usize,
+    work: impl Fn(Range<usize>) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let len = count.div_ceil(processors).max(1);
+    let work = &|from| work(from..count.min(from + len));
+    thread::scope(|scope| {
+        let others: Vec<_> = (len..count)
+            .step_by(len)
+            .map(|from| (from, helper().spawn_scoped(scope, move || work(from)).ok()))
+            .collect();
+        let mut done = vec![work(0)?];
+        for (from, helper) in others {
+            // Without a further thread it only takes longer.
+            done.push(helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| work(from))?);
+        }
+        Ok(done)
+    })
+}
+
+/// A thread that recovery does not do without where there is much to do.
+pub(crate) fn helper() -> thread::Builder {
+    thread::Builder::new().name("tapelog-recover".into())
 }
 
 /// The slot that begins at a granule, by the `bytes` there, if one does.

@@ -395,3 +395,18 @@ fn a_slot_gives_its_memory_back_and_says_where_it_is() {
 fn the_sizes_that_a_file_is_divided_by_stay() {
     assert_eq!((GRANULE, crate::storage::slot::SMALL), (4_096, 65_536));
 }
+
+#[test]
+fn shares_are_all_there_is_in_its_order() {
+    for count in [0, 1, 2, 3, 7, 100] {
+        let shares = in_shares(count, |share| Ok(share.collect::<Vec<_>>())).unwrap();
+        assert!(shares.into_iter().flatten().eq(0..count), "{count}");
+    }
+    for bad in [0, 99] {
+        let fails = |share: Range<usize>| match share.contains(&bad) {
+            true => Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "this one")),
+            false => Ok(()),
+        };
+        assert!(in_shares(100, fails).is_err(), "{bad}");
+    }
+}

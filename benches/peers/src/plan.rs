@@ -36,7 +36,12 @@ impl<'a> Plan<'a> {
                 continue;
             };
             let more = if wanted.len() > 1 { ", ..." } else { "" };
-            let configs: Vec<_> = (0..SYSTEMS.len())
+            // Floors go just before ours, which comes first: so both have the same minute of the machine.
+            let (mut order, peers): (Vec<_>, Vec<_>) =
+                (0..SYSTEMS.len()).partition(|&s| SYSTEMS[s].name == "floor");
+            order.extend(peers);
+            let configs: Vec<_> = order
+                .into_iter()
                 .filter(|&s| args.wants_system(SYSTEMS[s].name))
                 .flat_map(|s| (0..SYSTEMS[s].configs.len()).map(move |c| (s, c)))
                 .filter(|&(s, c)| SYSTEMS[s].configs[c].probes.contains(&work.job.probe))

@@ -127,6 +127,8 @@ pub static CLAIMS: &[Claim] = claims! {
         Best("disk_4_threads"), Peer("disk_4_threads"), AtLeast(1.2);
     "", "64 threads >= 20 x one thread":
         Best("disk_64_threads"), Own("disk_1_thread", "default"), AtLeast(20.0);
+    "", "64 threads beside the floor: >= 0.85 x a bare write + `fdatasync` for all who wait":
+        Best("disk_64_threads"), Floor("disk_64_threads", "write + fdatasync, in groups"), AtLeast(0.85);
     "LZ4 on ticks as JSON", "within the budget >= 0.9 x uncompressed":
         As("append_ticks_burst", &["lz4"]), Own("append_ticks_burst", "default"), AtLeast(0.9);
     "", "the same with the exclusive appender >= 0.9 x":

@@ -10,7 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
+<<<<<<< HEAD
 use super::passing::{Framed, Line};
+=======
+use super::grouped::Grouped;
+>>>>>>> reopen
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
@@ -27,6 +31,7 @@ pub static SYSTEM: System = System {
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
         Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
+        Config { name: GROUPED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: "one cache line", durability: Durability::Memory, probes: &[Follow] },
         Config { name: COUNTED, durability: Durability::Process, probes: &[Follow] },
         Config { name: WORDED, durability: Durability::Process, probes: &[Follow] },
@@ -51,6 +56,8 @@ const WORDED: &str = "frame by its own word";
 const UNPARK: &str = "thread unpark";
 const CONDVAR: &str = "condvar";
 const PREALLOCATED: &str = "write + fdatasync, preallocated";
+/// By a thread of its own, for all who wait.
+const GROUPED: &str = "write + fdatasync, in groups";
 /// Of blocks of 64 KiB, on one core.
 const LZ4: &str = "lz4";
 const BLOCK: usize = 64 << 10;
@@ -73,7 +80,12 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
             file.sync_all()?;
             Box::new(Flushed { file })
         }
+<<<<<<< HEAD
         "one cache line" => Box::<Line>::default(),
+=======
+        GROUPED => Box::new(Grouped::open(&path)?),
+        "one cache line" => Box::new(Line(Arc::default())),
+>>>>>>> reopen
         "futex wake-up" => Box::new(Futex(Arc::default())),
         UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
         CONDVAR => Box::new(Woken(Arc::new(Bell::new(Ring::Condvar)))),

@@ -9,6 +9,7 @@ mod channels;
 mod commitlog;
 mod fjall;
 mod floor;
+mod grouped;
 mod kafko;
 mod khata;
 mod logdb;
