@@ -25,6 +25,8 @@ pub(crate) mod root;
 pub(crate) mod scrub;
 #[cfg(test)]
 mod stories;
+#[cfg(feature = "testing")]
+mod testing;
 pub(crate) mod topic;
 pub(crate) mod verify;
 

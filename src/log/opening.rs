@@ -42,8 +42,6 @@ use crate::storage::directory::{Directory, StagingFolder};
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
 #[cfg(feature = "testing")]
 use crate::storage::fault::{FaultDisk, FaultPlan};
-#[cfg(all(feature = "testing", target_os = "linux"))]
-use crate::storage::simulated::SimulatedDisk;
 use crate::storage::slot::HEADER;
 use crate::storage::staged::{self, StagedChunk};
 use crate::storage::staging;
@@ -84,9 +82,11 @@ pub struct LogBuilder {
     codecs: Codecs,
     /// The first setting that cannot be, told when the log is opened.
     wrong: Option<Error>,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     #[cfg(feature = "testing")]
-    faults: Option<Arc<FaultPlan>>,
+    pub(super) faults: Option<Arc<FaultPlan>>,
+    /// Whether threads write and flush, and give back what the staging files of the last open hold.
+    pub(super) driven: bool,
 }
 
 impl Default for LogBuilder {
@@ -107,6 +107,7 @@ impl Default for LogBuilder {
             disk: Arc::new(RealDisk::default()),
             #[cfg(feature = "testing")]
             faults: None,
+            driven: true,
         }
     }
 }
@@ -217,22 +218,6 @@ impl LogBuilder {
         if let Err(e) = self.codecs.register(Arc::new(codec)) {
             self.wrong.get_or_insert(e);
         }
-        self
-    }
-
-    /// Has calls to the disk fail as `plan` says. With the feature `testing`.
-    #[cfg(feature = "testing")]
-    #[must_use]
-    pub fn faults(mut self, plan: &Arc<FaultPlan>) -> Self {
-        self.faults = Some(Arc::clone(plan));
-        self
-    }
-
-    /// Has the log lie on a disk in memory whose power can be cut. With the feature `testing`, on Linux.
-    #[cfg(all(feature = "testing", target_os = "linux"))]
-    #[must_use]
-    pub fn simulated_disk(mut self, disk: &SimulatedDisk) -> Self {
-        self.disk = Arc::new(disk.clone());
         self
     }
 
@@ -416,7 +401,8 @@ impl LogBuilder {
             return Err(e);
         }
         if let Some(old) = old_staging.filter(|_| !is_new) {
-            staging::remove_in_background(&*old.disk, &old.path, old_id)?;
+            let remove = if self.driven { staging::remove_in_background } else { staging::remove };
+            remove(&*old.disk, &old.path, old_id)?;
         }
         remove_stray_staging(&directory, staging_id)?;
 
@@ -426,7 +412,9 @@ impl LogBuilder {
             .into_iter()
             .map(|(name, id, config, opened)| topic_core(&engine, &name, id, config, opened))
             .collect();
-        engine.start()?;
+        if self.driven {
+            engine.start()?;
+        }
         let log = LogCore::new(engine, epoch, report, self.offsets_retention, catalog, topics, Some(disk));
         if let Some(rate) = self.scrub {
             let _ = log.scrub.set(Scrub::begin(&log, rate)); // a log is opened once

@@ -446,7 +446,8 @@ fn set_tail_aside(
     let to = aside_name(r, &scan.file_name, end.position);
     r.directory.create_dir_all(r.quarantine)?;
     let mut at = end.position;
-    let mut buf = vec![0; 1 << 20];
+    let rest = usize::try_from(scan.file_len.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut buf = vec![0; rest.clamp(1, 1 << 20)];
     let kept = r.directory.create(&to)?;
     loop {
         let n = file.read_at_most(&mut buf, at)?;

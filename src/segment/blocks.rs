@@ -70,7 +70,7 @@ impl Blocks<'_> {
         from: u64,
         parse: impl Fn(&[u8; block::HEADER], u64) -> Option<BlockHeader>,
     ) -> Result<Option<BlockHeader>> {
-        let mut window = vec![0; WINDOW];
+        let mut window = Vec::new();
         let mut at = from.next_multiple_of(8);
         while self.limit.saturating_sub(at) >= block::HEADER as u64 {
             // Holes, and space reserved but never written, need not be read.
@@ -78,6 +78,7 @@ impl Blocks<'_> {
                 None => return Ok(None),
                 Some(data) => at = at.max(data & !7),
             }
+            window.resize(self.window_at(at), 0);
             let got = self.read_window(&mut window, at)?;
             if got < block::HEADER {
                 return Ok(None);
@@ -99,13 +100,14 @@ impl Blocks<'_> {
 
     /// Whether there are only zeros from `from` up to the limit.
     pub(crate) fn is_zero(&self, from: u64) -> Result<bool> {
-        let mut window = vec![0; WINDOW];
+        let mut window = Vec::new();
         let mut at = from;
         while at < self.limit {
             match self.file.next_data(at)? {
                 None => return Ok(true),
                 Some(data) => at = at.max(data),
             }
+            window.resize(self.window_at(at), 0);
             let got = self.read_window(&mut window, at)?;
             if window[..got].iter().any(|b| *b != 0) {
                 return Ok(false);
@@ -118,9 +120,14 @@ impl Blocks<'_> {
         Ok(true)
     }
 
+    /// How much there is to look through from `at` on, at most a window: most segments of an open have little.
+    fn window_at(&self, at: u64) -> usize {
+        let rest = self.limit.min(self.data_end).saturating_sub(at);
+        usize::try_from(rest).map_or(WINDOW, |rest| rest.min(WINDOW))
+    }
+
     fn read_window(&self, window: &mut [u8], at: u64) -> Result<usize> {
-        #[allow(clippy::cast_possible_truncation)] // at most the window
-        let len = self.limit.min(self.data_end).saturating_sub(at).min(window.len() as u64) as usize;
+        let len = self.window_at(at).min(window.len());
         self.file.read_at_most(&mut window[..len], at)
     }
 }

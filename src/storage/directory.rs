@@ -414,10 +414,12 @@ impl Directory {
     pub(crate) fn read(&self, rel: &Path, max_len: usize) -> Result<Vec<u8>> {
         const STEP: usize = 64 * 1024;
         let file = self.open(rel, false)?;
+        // One byte more than there is, so that the end shows; where it has grown, there are further steps.
+        let step = usize::try_from(file.len()?).map_or(STEP, |len| (len + 1).min(STEP));
         let mut bytes = Vec::new();
         loop {
             let start = bytes.len();
-            bytes.resize(start + STEP.min(max_len + 1 - start), 0);
+            bytes.resize(start + step.min(max_len + 1 - start), 0);
             let got = file.read_at_most(&mut bytes[start..], start as u64)?;
             bytes.truncate(start + got);
             if bytes.len() > max_len {

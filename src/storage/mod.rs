@@ -23,3 +23,5 @@ pub(crate) mod slot;
 pub(crate) mod staged;
 pub(crate) mod staging;
 pub(crate) mod witness;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub(crate) mod world;

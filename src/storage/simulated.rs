@@ -8,187 +8,25 @@
 //! Files that are mapped are memory of the kernel's (`memfd`), so that what is stored to them is found here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use crate::storage::disk::{Disk, Entry, EntryKind, NotRegular, Place, Volume};
+use crate::storage::disk::{Disk, Entry, EntryKind, Place, Volume};
 use crate::storage::file::{FileId, RawFile};
-use crate::storage::pages::{Bytes, Data, PAGE, Page, place};
+use crate::storage::pages::{Bytes, Data, Digest, PAGE, Page, place};
+use crate::storage::world::{Change, Folder, Folders, Inode, Node, World};
 
 /// What is never torn.
 const SECTOR: usize = 512;
 /// The number of the device that there is.
 const DEVICE: u64 = 7;
-
-/// A file, whatever its names.
-struct Inode {
-    number: u64,
-    names: AtomicU64,
-    data: Mutex<Data>,
-}
-
-/// What a name stands for: a file, or a folder by its number.
-#[derive(Clone)]
-enum Node {
-    File(Arc<Inode>),
-    Folder(u64),
-}
-
-type Folder = BTreeMap<OsString, Node>;
-/// Folders by number; 0 is the root.
-type Folders = HashMap<u64, Folder>;
-
-/// A name in a folder.
-type Name = (u64, OsString);
-
-/// A change of names that is not flushed.
-#[derive(Clone)]
-enum Change {
-    Added(Name, Node),
-    Removed(Name),
-    Renamed(Name, Name, Node),
-}
-
-impl Change {
-    fn is_in(&self, folder: u64) -> bool {
-        match self {
-            Change::Added(name, _) | Change::Removed(name) => name.0 == folder,
-            Change::Renamed(from, to, _) => from.0 == folder || to.0 == folder,
-        }
-    }
-
-    fn apply(&self, folders: &mut Folders) {
-        let mut set = |name: &Name, node: Option<&Node>| {
-            let folder = folders.entry(name.0).or_default();
-            match node {
-                Some(node) => drop(folder.insert(name.1.clone(), node.clone())),
-                None => drop(folder.remove(&name.1)),
-            }
-        };
-        match self {
-            Change::Added(name, node) => set(name, Some(node)),
-            Change::Removed(name) => set(name, None),
-            Change::Renamed(from, to, node) => {
-                set(from, None);
-                set(to, Some(node));
-            }
-        }
-    }
-}
-
-struct World {
-    now: Folders,
-    flushed: Folders,
-    /// What makes `now` of `flushed`, in order.
-    changes: Vec<Change>,
-    /// For files and folders.
-    next_number: u64,
-    /// Files that are locked, by number.
-    locked: HashSet<u64>,
-    /// The run of the kernel.
-    boot: u64,
-}
-
-impl World {
-    fn new() -> Self {
-        let root: Folders = [(0, Folder::new())].into();
-        World {
-            now: root.clone(),
-            flushed: root,
-            changes: Vec::new(),
-            next_number: 1,
-            locked: HashSet::new(),
-            boot: 1,
-        }
-    }
-
-    /// What is at a path; the root has no name.
-    fn find(&self, path: &Path) -> io::Result<Node> {
-        let mut at = Node::Folder(0);
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => {
-                    let Node::Folder(number) = at else { return Err(io::ErrorKind::NotADirectory.into()) };
-                    at = self.entry(number, name).ok_or(io::ErrorKind::NotFound)?;
-                }
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-                Component::ParentDir => return Err(io::ErrorKind::InvalidInput.into()),
-            }
-        }
-        Ok(at)
-    }
-
-    fn entry(&self, folder: u64, name: &OsStr) -> Option<Node> {
-        self.now.get(&folder)?.get(name).cloned()
-    }
-
-    fn folder(&self, path: &Path) -> io::Result<u64> {
-        match self.find(path)? {
-            Node::Folder(number) => Ok(number),
-            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn file(&self, path: &Path) -> io::Result<Arc<Inode>> {
-        match self.find(path)? {
-            Node::File(inode) => Ok(inode),
-            Node::Folder(_) => Err(io::Error::other(NotRegular)),
-        }
-    }
-
-    /// The folder and the name that a path ends in.
-    fn name(&self, path: &Path) -> io::Result<Name> {
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok((self.folder(path.parent().unwrap_or(Path::new("/")))?, name.to_os_string()))
-    }
-
-    fn free_name(&self, path: &Path) -> io::Result<Name> {
-        let name = self.name(path)?;
-        match self.entry(name.0, &name.1) {
-            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-            None => Ok(name),
-        }
-    }
-
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.now);
-        self.changes.push(change);
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
-    }
-
-    fn create(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
-        let name = self.free_name(path)?;
-        let number = self.number();
-        let inode = Arc::new(Inode { number, names: AtomicU64::new(1), data: Mutex::default() });
-        self.change(Change::Added(name, Node::File(Arc::clone(&inode))));
-        Ok(inode)
-    }
-
-    /// All files that have a name, or will have one if changes are lost.
-    fn files(&self) -> BTreeMap<u64, Arc<Inode>> {
-        let there = self.now.values().chain(self.flushed.values()).flat_map(Folder::values);
-        let changed = self.changes.iter().filter_map(|change| match change {
-            Change::Added(_, node) | Change::Renamed(_, _, node) => Some(node),
-            Change::Removed(_) => None,
-        });
-        let files = there.chain(changed).filter_map(|node| match node {
-            Node::File(inode) => Some((inode.number, Arc::clone(inode))),
-            Node::Folder(_) => None,
-        });
-        files.collect()
-    }
-}
 
 /// A disk in memory, for logs that are opened with [`LogBuilder::simulated_disk`].
 ///
@@ -215,6 +53,48 @@ impl SimulatedDisk {
     #[must_use]
     pub fn new() -> Self {
         SimulatedDisk(Arc::new(Mutex::new(World::new())))
+    }
+
+    /// The same disk, on which files that are made and mapped from now on are memory like any other: a log opens faster on
+    /// it, and what is stored to those files is never seen.
+    #[must_use]
+    pub fn unwatched(self) -> Self {
+        self.0.lock().unwatched = true;
+        self
+    }
+
+    /// A number that follows from all names, sizes and bytes, and that no two disks share but by chance. For a disk that
+    /// is not in use.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        let mut digest = Digest::default();
+        let world = self.0.lock();
+        let mut folders = vec![0];
+        while let Some(number) = folders.pop() {
+            for (name, node) in world.now.get(&number).into_iter().flatten() {
+                let name = name.as_encoded_bytes();
+                digest.add(name.len() as u64);
+                name.iter().for_each(|byte| digest.add(u64::from(*byte)));
+                match node {
+                    Node::Folder(inner) => {
+                        digest.add(1);
+                        folders.push(*inner);
+                    }
+                    Node::File(inode) => {
+                        let data = inode.data.lock();
+                        digest.add(2);
+                        digest.add(data.now.len);
+                        let pages = data.now.pages.iter().map(|(at, page)| (*at, page.digest()));
+                        for (at, page) in pages.filter(|(_, page)| *page != 0) {
+                            digest.add(at + 3);
+                            digest.add_all(page);
+                        }
+                    }
+                }
+            }
+            digest.add(0);
+        }
+        digest.finish()
     }
 
     /// Everything as it is now. Who writes meanwhile goes on, and is not seen.
@@ -338,7 +218,7 @@ impl Moment {
     #[must_use]
     pub fn power_cut(&self, kept: impl Fn(usize) -> bool) -> SimulatedDisk {
         let kept: HashSet<Item> = (0..self.items.len()).filter(|n| kept(*n)).map(|n| self.items[n]).collect();
-        self.cut(|item| kept.contains(&item), |_, versions| versions.last().map(Arc::clone))
+        self.cut(|item| kept.contains(&item), |_, _, versions| versions.last().map(Arc::clone))
     }
 
     /// The disk after a power cut of so many that follow from the seed: any of the unsynced things are gone, and pages
@@ -361,7 +241,7 @@ impl Moment {
         let draws = std::cell::RefCell::new(next);
         self.cut(
             |item| kept.contains(&item),
-            |before, versions| {
+            |before, at, versions| {
                 let mut next = draws.borrow_mut();
                 let latest = next() % 2 == 0;
                 let pick = if latest { versions.len() - 1 } else { next() as usize % versions.len() };
@@ -369,7 +249,7 @@ impl Moment {
                 if next() % 4 > 0 {
                     return Some(chosen);
                 }
-                let mut torn = before;
+                let mut torn = before.page(at);
                 for sector in (0..PAGE / SECTOR).filter(|_| next() % 2 == 0) {
                     let range = sector * SECTOR..(sector + 1) * SECTOR;
                     Arc::make_mut(&mut torn)[range.clone()].copy_from_slice(&chosen[range]);
@@ -388,7 +268,7 @@ impl Moment {
     fn cut(
         &self,
         kept: impl Fn(Item) -> bool,
-        version: impl Fn(Page, &[Page]) -> Option<Page>,
+        version: impl Fn(&Bytes, u64, &[Page]) -> Option<Page>,
     ) -> SimulatedDisk {
         let mut folders = self.flushed.clone();
         let changes = self.changes.iter().enumerate();
@@ -402,7 +282,7 @@ impl Moment {
             for (page, versions) in &frozen.versions {
                 let within = page * (PAGE as u64) < left.len;
                 if within && kept(Item::Page(number, *page)) {
-                    let chosen = version(left.page(*page), versions);
+                    let chosen = version(&left, *page, versions);
                     chosen.map(|chosen| left.pages.insert(*page, chosen));
                 }
             }
@@ -451,6 +331,7 @@ impl Moment {
             next_number: self.next_number,
             locked: HashSet::new(),
             boot,
+            unwatched: false,
         })))
     }
 }
@@ -637,6 +518,9 @@ impl RawFile for SimulatedFile {
 
     fn map(&self, len: usize) -> io::Result<MmapRaw> {
         let mut data = self.0.data.lock();
+        if data.unwatched {
+            return MmapOptions::new().len(len).map_anon().map(MmapRaw::from);
+        }
         if data.mapped.is_none() {
             let file = File::from(rustix::fs::memfd_create("simulated", rustix::fs::MemfdFlags::CLOEXEC)?);
             file.set_len(data.now.len)?;

@@ -30,7 +30,10 @@ pub(crate) fn value(partition: u32, offset: u64) -> Vec<u8> {
         1..4 => 1_000 + random.below(1_000),
         _ => 10 + random.below(90),
     };
-    format!("{partition}/{offset}:{:x} ", random.next()).bytes().cycle().take(len as usize).collect()
+    let mut value = format!("{partition}/{offset}:{:x} ", random.next()).into_bytes();
+    value = value.repeat(len as usize / value.len() + 1);
+    value.truncate(len as usize);
+    value
 }
 
 /// What one partition must hold.
@@ -38,6 +41,8 @@ pub(crate) fn value(partition: u32, offset: u64) -> Vec<u8> {
 pub(crate) struct Expected {
     /// Where appends ended: what is there ends with one of them.
     ends: Vec<u64>,
+    /// What was appended: made once, checked many times.
+    values: Vec<Vec<u8>>,
     /// All below was acknowledged for the loss of power.
     pub(crate) durable: u64,
 }
@@ -52,10 +57,10 @@ impl Expected {
     pub(crate) fn append(&mut self, partition: &Partition, count: u64) -> Result<()> {
         let (number, from) = (partition.topic_partition().partition(), self.appended());
         let values: Vec<Vec<u8>> = (from..from + count).map(|offset| value(number, offset)).collect();
-        let records: Vec<Record<'_>> = values.iter().map(Record::new).collect();
-        let delivery = partition.append_batch(&records)?;
+        let delivery = partition.append_batch(&values.iter().map(Record::new).collect::<Vec<_>>())?;
         assert_eq!(delivery.offset(), from, "offsets are dense");
         self.ends.push(from + count);
+        self.values.extend(values);
         Ok(())
     }
 
@@ -87,7 +92,8 @@ impl Expected {
         for offset in 0..end {
             match reader.try_next() {
                 Ok(Some(record)) if record.offset() == offset => {
-                    if record.value() != Some(&value(number, offset)[..]) {
+                    let value = self.values.get(offset as usize);
+                    if value.is_none() || record.value() != value.map(Vec::as_slice) {
                         tally.wrong(|| format!("{}: offset {offset} has other bytes", place()));
                     }
                 }

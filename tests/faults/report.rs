@@ -46,6 +46,8 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// Panics of the library.
     pub(crate) panics: u64,
+    /// How many of the faults are known to be no other's twin, where that was looked at.
+    pub(crate) distinct: u64,
     /// Instructions that were stepped through, where that is what the test does.
     pub(crate) instructions: u64,
     /// The first things that went wrong, in words.
@@ -80,6 +82,7 @@ impl Tally {
     /// Adds what another counted.
     pub(crate) fn add(&mut self, other: Tally) {
         self.cycles += other.cycles;
+        self.distinct += other.distinct;
         self.acked += other.acked;
         self.lost += other.lost;
         self.wrong += other.wrong;
@@ -131,8 +134,12 @@ pub(crate) fn run_since(began: Instant, test: &str, what: impl FnOnce(&mut Run))
     let (t, secs) = (&mut run.tally, run.began.elapsed().as_secs_f64());
     // An assertion of the test itself is something wrong, too.
     t.wrong += u64::from(ended.is_err());
-    let more =
-        if t.instructions == 0 { String::new() } else { format!(r#","instructions":{}"#, t.instructions) };
+    let counted = [("distinct", t.distinct), ("instructions", t.instructions)];
+    let more: String = counted
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!(r#","{what}":{count}"#))
+        .collect();
     println!(
         r#"{{"test":"{test}","seed":{},"cycles":{},"acked":{},"lost":{},"wrong":{},"panics":{},"secs":{secs:.1}{more}}}"#,
         run.seed, t.cycles, t.acked, t.lost, t.wrong, t.panics

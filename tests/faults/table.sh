@@ -18,7 +18,7 @@ trap 'rm -f "$lines" "$lines.page"' EXIT
 table() {
   echo '| test | faults | acknowledged | lost | wrong | panics | seconds | seed |'
   echo '|---|---:|---:|---:|---:|---:|---:|---:|'
-  sed -E -e 's/^\{"test":"([^"]*)"(.*),"instructions":([0-9]+)\}$/{"test":"\1 (\3 instructions)"\2}/' \
+  sed -E -e 's/^\{"test":"([^"]*)"(.*),"(distinct|instructions)":([0-9]+)\}$/{"test":"\1 (\4 \3)"\2}/' \
     -e 's/^\{"test":"([^"]*)","skipped":"([^"]*)"\}$/| \1 | skipped: \2 | | | | | | |/' \
     -e 's/^\{"test":"([^"]*)","seed":([0-9]+),"cycles":([0-9]+),"acked":([0-9]+),"lost":([0-9]+),"wrong":([0-9]+),"panics":([0-9]+),"secs":([0-9.]+)\}$/| \1 | \3 | \4 | \5 | \6 | \7 | \8 | \2 |/' "$lines"
 }
