@@ -10,11 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-<<<<<<< HEAD
-use super::passing::{Framed, Line};
-=======
 use super::grouped::Grouped;
->>>>>>> reopen
+use super::passing::{Framed, Line};
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
@@ -80,12 +77,8 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
             file.sync_all()?;
             Box::new(Flushed { file })
         }
-<<<<<<< HEAD
-        "one cache line" => Box::<Line>::default(),
-=======
         GROUPED => Box::new(Grouped::open(&path)?),
-        "one cache line" => Box::new(Line(Arc::default())),
->>>>>>> reopen
+        "one cache line" => Box::<Line>::default(),
         "futex wake-up" => Box::new(Futex(Arc::default())),
         UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
         CONDVAR => Box::new(Woken(Arc::new(Bell::new(Ring::Condvar)))),
