@@ -247,7 +247,14 @@ impl Segment {
         let guess = if stretch <= MAX_GUESS { stretch.min(rest) } else { 0 }.max(block::HEADER as u64);
         let mut stored = AlignedBuf::recycled(len_of(guess));
         // A file that was cut under us costs the blocks it lost, not those before them.
-        let got = self.file.read_at_most(stored.as_mut_slice(), position)?;
+        let got = match self.file.read_at_most(stored.as_mut_slice(), position) {
+            // Nor do sectors that cannot be read.
+            Err(_) if guess > block::HEADER as u64 => {
+                stored = AlignedBuf::recycled(block::HEADER);
+                self.file.read_at_most(stored.as_mut_slice(), position)?
+            }
+            read => read?,
+        };
         if got < block::HEADER {
             return Err(failed(BlockError::Truncated.into()));
         }
@@ -378,11 +385,12 @@ impl Segment {
                 return Ok((f(index), state.proven));
             }
             drop(state);
-            match self.read_footer()? {
-                Some(index) => {
+            match self.read_footer() {
+                Ok(Some(index)) => {
                     self.state.write().index.get_or_insert(index);
                 }
-                None => self.rebuild()?,
+                // One that cannot be right, or cannot be read: the blocks say the same.
+                Ok(None) | Err(_) => self.rebuild()?,
             }
         }
     }

@@ -22,6 +22,8 @@ mod compound;
 #[cfg(target_os = "linux")]
 mod cuts;
 #[cfg(target_os = "linux")]
+mod daemon;
+#[cfg(target_os = "linux")]
 mod dying;
 #[cfg(target_os = "linux")]
 mod image;
@@ -31,6 +33,8 @@ mod model;
 mod replay;
 #[allow(dead_code)] // what one row does not need, another does
 mod report;
+#[cfg(target_os = "linux")]
+mod sectors;
 #[cfg(target_os = "linux")]
 mod traps;
 

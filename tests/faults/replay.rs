@@ -1,19 +1,15 @@
 //! Everything that a file system sends to its disk is written down, and then put on a fresh disk up to each flush, and with
 //! any of what followed it: what was acknowledged by then is there.
 //!
-//! `qemu-storage-daemon` shows the disk as a file, which takes root and FUSE; a loop device makes a disk of that file, and
-//! nothing is ever mounted but files in the folder of the test. What it writes down is the format of the kernel's
-//! `dm-log-writes`: a sector that describes each write, flush or discard, and behind it the bytes.
+//! What `qemu-storage-daemon` writes down (see `daemon`) is the format of the kernel's `dm-log-writes`: a sector that describes
+//! each write, flush or discard, and behind it the bytes.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::image::{Folder, missing_tool};
+use crate::daemon::{self, Daemon, node};
+use crate::image::Folder;
 use crate::model::{FOR_EVER, Model, SOON, TOPIC, builder, config};
 use crate::report::{Random, Run, Tally, effort, run_since, skip};
 
@@ -33,65 +29,22 @@ struct Recorded {
     base: Vec<u8>,
 }
 
-/// A process that is killed when it is no longer wanted.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Recorded {
     fn or_skip(test: &str) -> Option<Recorded> {
         Recorded::new().map_err(|why| skip(test, &why)).ok()
     }
 
     fn new() -> Result<Recorded, String> {
-        missing_tool(&["mkfs.ext4", "mount", "setpriv", "qemu-storage-daemon"])?;
-        if !Path::new("/dev/fuse").exists() {
-            return Err("needs FUSE".into());
-        }
+        daemon::missing()?;
         let folder = Folder::new();
-        let (disk, written, shown) =
-            (folder.path().join("disk"), folder.path().join("written"), folder.shown());
-        File::create(&disk).unwrap().set_len(BYTES).unwrap();
-        [&written, &shown].iter().for_each(|path| drop(File::create(path).unwrap()));
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-m", "0", "-b", "4096"])
-            .arg(&disk)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "mkfs: {}", String::from_utf8_lossy(&made.stderr));
+        let (disk, written) = (folder.path().join("disk"), folder.path().join("written"));
+        daemon::make_disk(&disk, BYTES);
+        drop(File::create(&written).unwrap());
         let base = std::fs::read(&disk).unwrap();
-        let file =
-            |name: &str, path: &Path| format!("driver=file,filename={},node-name={name}", path.display());
-        let export = format!("type=fuse,id=shown,node-name=all,mountpoint={},writable=on", shown.display());
-        // It goes with the test, however that ends.
-        let daemon = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "qemu-storage-daemon"])
-            .args(["--blockdev", &file("disk", &disk), "--blockdev", &file("written", &written)])
-            .args([
-                "--blockdev",
-                "driver=blklogwrites,file=disk,log=written,log-sector-size=512,node-name=all",
-            ])
-            .args(["--export", &export])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("cannot start qemu-storage-daemon: {e}"))?;
-        let mut recorded = Recorded { daemon: Daemon(daemon), folder, base };
-        while std::fs::metadata(&shown).map_or(0, |found| found.len()) != BYTES {
-            if recorded.daemon.0.try_wait().unwrap().is_some() {
-                let mut why = String::new();
-                let _ =
-                    std::io::Read::read_to_string(&mut recorded.daemon.0.stderr.take().unwrap(), &mut why);
-                return Err(format!("qemu-storage-daemon: {}", why.trim().replace(['"', '\n'], " ")));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(recorded)
+        let all = "driver=blklogwrites,file=disk,log=written,log-sector-size=512,node-name=all".to_owned();
+        let nodes = [node("disk", &disk), node("written", &written), all];
+        let daemon = Daemon::start(&folder, &nodes, BYTES)?;
+        Ok(Recorded { daemon, folder, base })
     }
 
     /// How much was written down.
@@ -100,10 +53,8 @@ impl Recorded {
     }
 
     /// Ends, and gives what was on the disk before and what was done to it.
-    fn end(mut self) -> (Folder, Vec<u8>, Vec<Entry>) {
-        self.folder.hide();
-        kill_process(Pid::from_child(&self.daemon.0), Signal::TERM).unwrap();
-        assert!(self.daemon.0.wait().unwrap().success());
+    fn end(self) -> (Folder, Vec<u8>, Vec<Entry>) {
+        self.daemon.end(&self.folder);
         let entries = entries(&std::fs::read(self.folder.path().join("written")).unwrap());
         (self.folder, self.base, entries)
     }
