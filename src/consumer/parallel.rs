@@ -24,6 +24,7 @@ use crate::consumer::listener::{Rebalance, RebalanceListener};
 use crate::consumer::poll::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::records::{ConsumerRecord, OwnedRecord};
+use crate::storage::threads;
 use crate::topic_partition::TopicPartition;
 
 /// How many records may be with the workers, for each of them, before the consumer waits.
@@ -116,6 +117,7 @@ impl Parallel {
     /// # Errors
     /// `UserCode`, with the record's partition and offset, where `work` failed or panicked: what other workers had
     /// begun is finished, and everything below the failed record is committed, it and what follows it is not.
+    /// `Storage` where a thread cannot be started.
     /// Else those of [`Consumer::subscribe`], [`Consumer::poll`] and [`Consumer::commit_offsets`].
     pub fn run<T: Into<String>, E: Display>(
         self,
@@ -127,14 +129,14 @@ impl Parallel {
         let mut consumer = consumer.listener(Handover(Arc::clone(&progress))).subscribe(topics)?;
         *self.handle.shared.consumer.lock() = Some(consumer.handle());
         let result = std::thread::scope(|scope| {
-            let workers: Vec<Sender<OwnedRecord>> = (0..self.threads)
-                .map(|_| {
-                    let (sender, records) = unbounded();
-                    let (progress, work) = (&progress, &work);
-                    scope.spawn(move || progress.work_off(&records, work));
-                    sender
-                })
-                .collect();
+            let workers = (0..self.threads).map(|_| {
+                let (sender, records) = unbounded();
+                let (progress, work) = (&progress, &work);
+                threads::spawn_scoped(scope, "tapelog-work", move || progress.work_off(&records, work))
+                    .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+                Ok(sender)
+            });
+            let workers = workers.collect::<Result<Vec<Sender<OwnedRecord>>>>()?;
             // Ends with the senders, and with these the workers.
             let result = self.hand_out(&mut consumer, &progress, &workers);
             drop(workers);

@@ -28,7 +28,7 @@ use crate::partition::write_behind::{Engine, closed};
 use crate::record::Record;
 use crate::storage::arena::random_nonzero;
 use crate::storage::directory::{Directory, DirectoryLock, StagingFolder};
-use crate::storage::staging;
+use crate::storage::{staging, threads};
 use crate::topic_partition::TopicPartition;
 
 /// How long the end of a log that was not closed waits for its threads.
@@ -540,12 +540,10 @@ impl LogCore {
             // A disk that hangs must not hang the caller: the work is done by a thread that can be left behind.
             let (told, done) = bounded(1);
             let work = partitions.clone();
-            let thread = std::thread::Builder::new().name("tapelog-close".into());
-            thread
-                .spawn(move || {
-                    let _ = told.send(flush_all(&work, true));
-                })
-                .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+            threads::spawn("tapelog-close", move || {
+                let _ = told.send(flush_all(&work, true));
+            })
+            .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
             let finished = match deadline.remaining() {
                 Some(left) => done.recv_timeout(left).ok(),
                 None => done.recv().ok(),

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::partition::watermarks::Signal;
 use crate::storage::origin::Origin;
+use crate::storage::threads;
 
 /// The least that the keeper sleeps while something is to come: clocks that stand still must not make it spin.
 const NAP: Duration = Duration::from_millis(1);
@@ -64,8 +65,7 @@ impl Keeper {
         let mut thread = self.thread.lock();
         if thread.is_none() && !self.shared.stopped.load(Ordering::Acquire) {
             let shared = Arc::clone(&self.shared);
-            *thread =
-                std::thread::Builder::new().name("tapelog-keeper".into()).spawn(move || shared.run()).ok();
+            *thread = threads::spawn("tapelog-keeper", move || shared.run()).ok();
             let bell = Arc::downgrade(&self.shared.bell);
             let ring = move || {
                 bell.upgrade().is_some_and(|bell| {

@@ -593,7 +593,7 @@ fn each_proved(
         };
         if is_worth_a_thread(staged) {
             // Without a further thread nothing is ready, and it only takes longer.
-            let _ = helper().spawn_scoped(scope, ahead);
+            let _ = helper(scope, ahead);
         } else {
             drop(ahead);
         }

@@ -24,6 +24,7 @@ use crate::partition::settle::flush_all;
 use crate::partition::watermarks::OnReached;
 use crate::storage::arena::Pool;
 use crate::storage::directory::Directory;
+use crate::storage::threads;
 
 /// How much of one partition is written before the next has its turn.
 const QUANTUM: usize = 1 << 20;
@@ -313,7 +314,7 @@ impl Engine {
     fn spawn(self: &Arc<Self>, name: &str, body: fn(&Engine)) -> Result<()> {
         let engine = Arc::clone(self);
         let alive = Arc::clone(&self.alive);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let thread = threads::spawn(name, move || {
             body(&engine);
             drop(alive);
         });
@@ -605,8 +606,7 @@ impl Engine {
         let sender = sender.get_or_insert_with(|| {
             let (sender, receiver) = unbounded();
             let alive = Arc::clone(&self.alive);
-            let thread = std::thread::Builder::new().name("tapelog-callback".into());
-            if let Ok(thread) = thread.spawn(move || {
+            if let Ok(thread) = threads::spawn("tapelog-callback", move || {
                 callback_loop(&receiver);
                 drop(alive);
             }) {

@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::segment::writer::{LAST_EXTENT, SegmentWriter};
 use crate::storage::directory::Directory;
 use crate::storage::file::RawFile;
+use crate::storage::threads;
 
 /// Worth it is a segment that will be full within this time of its beginning, if it goes on like that.
 const SOON: Duration = Duration::from_secs(10);
@@ -83,8 +84,7 @@ fn begin(directory: &Arc<Directory>, folder: &Path, len: u64) -> Option<Receiver
     // It waits with the file until somebody takes it, or nobody will.
     let (give, coming) = bounded(0);
     let (directory, folder) = (Arc::clone(directory), folder.to_path_buf());
-    let thread = std::thread::Builder::new().name("tapelog-ahead".into());
-    let made = thread.spawn(move || {
+    let made = threads::spawn("tapelog-ahead", move || {
         if let Some(reserved) = reserve(&directory, &folder, len) {
             drop(directory);
             let _ = give.send(reserved);

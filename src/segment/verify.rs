@@ -6,6 +6,7 @@ use crate::block::{self, BlockHeader};
 use crate::error::Result;
 use crate::segment::blocks::{Blocks, Step, Walk};
 use crate::storage::file::File;
+use crate::storage::threads;
 
 /// The least length of a stretch.
 const STRETCH: u64 = 4 * 1024 * 1024;
@@ -81,8 +82,7 @@ impl Stretches {
         std::thread::scope(|scope| {
             for _ in 1..processors.min(open.len()) {
                 // Without a further thread it only takes longer.
-                let name = "tapelog-verify".to_owned();
-                let _ = std::thread::Builder::new().name(name).spawn_scoped(scope, work);
+                let _ = threads::spawn_scoped(scope, "tapelog-verify", work);
             }
             work();
         });

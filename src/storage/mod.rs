@@ -22,6 +22,7 @@ pub(crate) mod simulated;
 pub(crate) mod slot;
 pub(crate) mod staged;
 pub(crate) mod staging;
+pub(crate) mod threads;
 pub(crate) mod witness;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub(crate) mod world;

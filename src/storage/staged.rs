@@ -25,6 +25,7 @@ use crate::storage::slot::{self, GRANULE, HEADER, SlotHeader};
 use crate::storage::staging::unsupported;
 #[cfg(unix)]
 use crate::storage::staging::{FileHeader, file_name, open, read_at, read_header, staging_files};
+use crate::storage::threads;
 
 /// A slot that recovery found; its bytes are read when asked for.
 #[derive(Debug, Clone)]
@@ -403,10 +404,8 @@ pub(crate) fn in_shares<R: Send>(
     let len = count.div_ceil(processors).max(1);
     let work = &|from| work(from..count.min(from + len));
     thread::scope(|scope| {
-        let others: Vec<_> = (len..count)
-            .step_by(len)
-            .map(|from| (from, helper().spawn_scoped(scope, move || work(from)).ok()))
-            .collect();
+        let others: Vec<_> =
+            (len..count).step_by(len).map(|from| (from, helper(scope, move || work(from)))).collect();
         let mut done = vec![work(0)?];
         for (from, helper) in others {
             // Without a further thread it only takes longer.
@@ -416,9 +415,12 @@ pub(crate) fn in_shares<R: Send>(
     })
 }
 
-/// A thread that recovery does not do without where there is much to do.
-pub(crate) fn helper() -> thread::Builder {
-    thread::Builder::new().name("tapelog-recover".into())
+/// A thread that takes its share of a recovery, where there is room for one.
+pub(crate) fn helper<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<thread::ScopedJoinHandle<'scope, T>> {
+    threads::spawn_scoped(scope, "tapelog-recover", work).ok()
 }
 
 /// The slot that begins at a granule, by the `bytes` there, if one does.

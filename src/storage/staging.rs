@@ -32,6 +32,8 @@ use crate::storage::chunk::Mapping;
 use crate::storage::disk::{Disk, named};
 use crate::storage::file::RawFile;
 use crate::storage::slot::GRANULE;
+#[cfg(unix)]
+use crate::storage::threads;
 
 /// Bytes of a file's header that mean something.
 pub(crate) const FILE_HEADER: usize = 64;
@@ -207,7 +209,7 @@ pub(crate) fn remove_in_background(disk: &dyn Disk, folder: &Path, file_id: u64)
     let held: Vec<_> = files.iter().filter_map(|(_, path)| open(disk, path).ok()).collect();
     remove(disk, folder, file_id)?;
     // Without a thread it is given back at once.
-    let _ = std::thread::Builder::new().name("tapelog-unlink".into()).spawn(move || drop(held));
+    let _ = threads::spawn("tapelog-unlink", move || drop(held));
     Ok(())
 }
 
