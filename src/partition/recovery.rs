@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
+
+use crossbeam::channel::{bounded, unbounded};
 
 use crate::clock::{Clock, Timestamp};
 use crate::codec::Codecs;
@@ -581,8 +583,8 @@ fn each_proved(
     staged: &[StagedChunk],
     mut take: impl FnMut(&StagedChunk, &Proved) -> Result<bool>,
 ) -> Result<()> {
-    let (ready, proved) = mpsc::sync_channel(1);
-    let (back, spare) = mpsc::channel();
+    let (ready, proved) = bounded(1);
+    let (back, spare) = unbounded();
     thread::scope(|scope| {
         let ahead = move || {
             for chunk in staged {

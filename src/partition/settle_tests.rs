@@ -17,13 +17,30 @@ use crate::topic_partition::TopicPartition;
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: usize = 1 << 20;
 
-fn open(path: &Path, settings: Settings) -> Arc<PartitionCore> {
+/// A partition and its engine, which keeps what it has not come to until it is stopped.
+struct Stopped(Arc<PartitionCore>);
+
+impl std::ops::Deref for Stopped {
+    type Target = PartitionCore;
+
+    fn deref(&self) -> &PartitionCore {
+        &self.0
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.engine.stop(Deadline::after(Duration::MAX));
+    }
+}
+
+fn open(path: &Path, settings: Settings) -> Stopped {
     let directory = Arc::new(Directory::open_or_create(path, Arc::new(RealDisk::default())).unwrap());
     let pool = Pool::mapped(Arc::clone(directory.disk()), path, 7, 1, 16 * MIB).unwrap();
     let clock = Arc::new(ManualClock::default());
     let engine = Engine::new(pool, Codecs::default(), clock, Some(directory), SECOND);
     let identity = Identity { topic_id: 0x100, tp: TopicPartition::new("t", 0) };
-    PartitionCore::open(identity, engine, settings, PathBuf::from("topics/t/0"), Opened::empty(1))
+    Stopped(PartitionCore::open(identity, engine, settings, PathBuf::from("topics/t/0"), Opened::empty(1)))
 }
 
 fn append(core: &PartitionCore, len: usize) {

@@ -205,6 +205,7 @@ fn a_segment_goes_on_in_the_file_that_was_made_ahead() {
         }
     }
     assert_eq!(next, 212);
+    end(&core);
 }
 
 #[test]
@@ -228,5 +229,6 @@ fn who_rests_or_finds_the_disk_full_gives_the_next_file_up() {
             "each segment asks once"
         );
         assert!(core.drain.lock().sink().ahead().wait());
+        end(&core);
     }
 }

@@ -5,8 +5,9 @@
 //! thread takes nothing else until it runs. What other threads of the process take meanwhile cannot be known.
 
 use std::io;
-use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 /// Of a thread's stack: what the standard library takes where nobody says.
 const STACK: usize = 2 << 20;
@@ -41,10 +42,10 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 }
 
 /// What begins it, and a channel that the thread lets go of as its first deed.
-fn prepare(name: &str) -> io::Result<(Builder, mpsc::Sender<()>, mpsc::Receiver<()>)> {
+fn prepare(name: &str) -> io::Result<(Builder, Sender<()>, Receiver<()>)> {
     #[cfg(unix)]
     has_room()?;
-    let (begun, begins) = mpsc::channel();
+    let (begun, begins) = bounded(0);
     Ok((Builder::new().name(name.into()).stack_size(STACK), begun, begins))
 }
 
