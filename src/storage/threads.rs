@@ -45,7 +45,7 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 fn prepare(name: &str) -> io::Result<(Builder, Sender<()>, Receiver<()>)> {
     #[cfg(unix)]
     has_room()?;
-    let (begun, begins) = bounded(0);
+    let (begun, begins) = bounded(1);
     Ok((Builder::new().name(name.into()).stack_size(STACK), begun, begins))
 }
 
