@@ -132,8 +132,7 @@ impl Parallel {
             let workers = (0..self.threads).map(|_| {
                 let (sender, records) = unbounded();
                 let (progress, work) = (&progress, &work);
-                threads::spawn_scoped(scope, "tapelog-work", move || progress.work_off(&records, work))
-                    .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+                threads::spawn_scoped(scope, "tapelog-work", move || progress.work_off(&records, work))?;
                 Ok(sender)
             });
             let workers = workers.collect::<Result<Vec<Sender<OwnedRecord>>>>()?;

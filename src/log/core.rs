@@ -542,8 +542,7 @@ impl LogCore {
             let work = partitions.clone();
             threads::spawn("tapelog-close", move || {
                 let _ = told.send(flush_all(&work, true));
-            })
-            .map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+            })?;
             let finished = match deadline.remaining() {
                 Some(left) => done.recv_timeout(left).ok(),
                 None => done.recv().ok(),

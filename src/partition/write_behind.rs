@@ -317,9 +317,7 @@ impl Engine {
         let thread = threads::spawn(name, move || {
             body(&engine);
             drop(alive);
-        });
-        let thread =
-            thread.map_err(|e| Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e))?;
+        })?;
         self.threads.lock().push(thread);
         Ok(())
     }

@@ -9,44 +9,54 @@ use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// Of a thread's stack: what the standard library takes where nobody says.
+#[cfg(unix)]
 const STACK: usize = 2 << 20;
 /// So many maps it takes, each beside one that is unlike it: of its two stacks, and of what guards them.
 #[cfg(unix)]
 const MAPS: usize = 6;
 
-/// A thread that lives as long as it likes; the error is one of having no room for it.
-pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+/// A thread that lives as long as it likes.
+///
+/// # Errors
+/// Of kind [`ErrorKind::Storage`] where there is no room for it.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let (builder, begun, begins) = prepare(name)?;
     let thread = builder.spawn(move || {
         drop(begun);
         work();
-    })?;
+    });
     let _ = begins.recv();
-    Ok(thread)
+    thread.map_err(cannot_start)
 }
 
-/// A thread that ends within a scope.
+/// A thread that ends within a scope; the errors are those of [`spawn`].
 pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
-) -> io::Result<ScopedJoinHandle<'scope, T>> {
+) -> Result<ScopedJoinHandle<'scope, T>> {
     let (builder, begun, begins) = prepare(name)?;
     let thread = builder.spawn_scoped(scope, move || {
         drop(begun);
         work()
-    })?;
+    });
     let _ = begins.recv();
-    Ok(thread)
+    thread.map_err(cannot_start)
 }
 
 /// What begins it, and a channel that the thread lets go of as its first deed.
-fn prepare(name: &str) -> io::Result<(Builder, Sender<()>, Receiver<()>)> {
+fn prepare(name: &str) -> Result<(Builder, Sender<()>, Receiver<()>)> {
     #[cfg(unix)]
-    has_room()?;
+    has_room().map_err(cannot_start)?;
     let (begun, begins) = bounded(1);
-    Ok((Builder::new().name(name.into()).stack_size(STACK), begun, begins))
+    Ok((Builder::new().name(name.into()), begun, begins))
+}
+
+fn cannot_start(e: io::Error) -> Error {
+    Error::new(ErrorKind::Storage, "cannot start a thread").caused_by(e)
 }
 
 /// Takes what a thread takes, and gives it back.
