@@ -17,7 +17,7 @@ use crate::report::{Random, Tally, effort, run};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Where the machine is slow, a call may take so many times what three of the largest blocks of memory take that are filled
 /// one from the other: what an honest block of that size has to take.
-const TIMES: u32 = 6;
+const TIMES: u32 = 4;
 /// What a block may claim, three times: as it is stored, as columns, as frames. And what everything else takes.
 const MEMORY: u64 = 3 * (64 << 20) + (32 << 20);
 /// No call reads more than this of a file that is mostly a hole.
