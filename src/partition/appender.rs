@@ -146,7 +146,7 @@ impl Appender {
     ///
     /// # Errors
     /// As [`Partition::append`](crate::Partition::append).
-    #[inline]
+    #[inline(always)] // where it is called, its constants are known, and the record need not lie in memory
     pub fn append(&mut self, record: Record<'_>) -> Result<u64> {
         let appended = match self.append_alone(std::slice::from_ref(&record))? {
             Some(appended) => appended,

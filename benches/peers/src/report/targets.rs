@@ -54,6 +54,7 @@ const PWRITE: &str = "64 KiB pwrite, pread";
 const COPY: &str = "copy into warm memory";
 const NOTHING: &str = "empty loop";
 const FRAMED: &str = "CRC-32 and copy into a mapped file";
+const LOCKED: &str = "lock, CRC-32 and copy into a mapped file";
 const COUNTED: &str = "frame and counter";
 
 macro_rules! claims {
@@ -79,6 +80,8 @@ pub static CLAIMS: &[Claim] = claims! {
         Best("append_sustained"), Floor("append_sustained", PWRITE), AtLeast(0.8);
     "burst of 200,000 into warm memory", "<= 6.4 x the copy (45 ns where that takes 7)":
         As("append_burst", &["default", "stamped"]), Floor("append_burst", COPY), AtMost(45.0 / 7.0);
+    "", "beside the floor: <= 1.5 x a bare lock, CRC-32 and copy into a mapped file":
+        As("append_burst", &["default", "stamped"]), Floor("append_burst", LOCKED), AtMost(1.5);
     "", "exclusive appender: <= 5 x the copy (35 ns where that takes 7)":
         As("append_burst", &["appender"]), Floor("append_burst", COPY), AtMost(5.0);
     "append in batches of 100", ">= 2 x the fastest such peer's":
@@ -107,6 +110,8 @@ pub static CLAIMS: &[Claim] = claims! {
         Best("replay"), Of("replay", VERIFIED), AtLeast(1.4);
     "", ">= 1.1 x the fastest that does not":
         Best("replay"), Of("replay", UNVERIFIED), AtLeast(1.1);
+    "", "beside the floor: >= 0.8 x `pread` of as many bytes, with their CRC-32":
+        Best("replay"), Floor("replay", "64 KiB pwrite, pread, CRC-32"), AtLeast(0.8);
     "hot read of published records", ">= 0.7 x a bare scan of the same frames":
         Best("hot_read"), Floor("hot_read", "bare scan"), AtLeast(0.7);
     "tail latency, spinning reader", "p50 <= the best peer's with a log behind it":

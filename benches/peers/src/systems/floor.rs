@@ -11,7 +11,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::grouped::Grouped;
-use super::passing::{Framed, Line};
+use super::passing::{Framed, Line, Locked};
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
@@ -24,6 +24,7 @@ pub static SYSTEM: System = System {
         Config { name: CHECKED, durability: Durability::Process, probes: &[Append] },
         Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
         Config { name: FRAMED, durability: Durability::Process, probes: &[Append, Latency] },
+        Config { name: LOCKED, durability: Durability::Process, probes: &[Append] },
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
@@ -46,7 +47,9 @@ const PWRITE: &str = "64 KiB pwrite, pread";
 const CHECKED: &str = "64 KiB pwrite, pread, CRC-32";
 /// The least that an append does which is checksummed and outlives the process.
 const FRAMED: &str = "CRC-32 and copy into a mapped file";
-/// That, and a counter beside it that a reader watches: the least that such a log does for a reader that trusts the counter.
+/// The same by one of many who may append.
+const LOCKED: &str = "lock, CRC-32 and copy into a mapped file";
+/// Without the lock, and a counter beside it that a reader watches: the least that such a log does for a reader that trusts the counter.
 const COUNTED: &str = "frame and counter";
 /// That, and a reader that watches the word by which the frame is committed.
 const WORDED: &str = "frame by its own word";
@@ -65,6 +68,7 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         "copy into warm memory" => Box::new(Copy { ring: vec![1; 64 << 20], at: 0 }),
         FRAMED | WORDED => Box::new(Framed::open(&path, false)?),
         COUNTED => Box::new(Framed::open(&path, true)?),
+        LOCKED => Box::new(Locked(Mutex::new(Framed::open(&path, false)?))),
         "CRC-32 of the bytes" => Box::new(Crc(0)),
         "empty loop" => Box::new(Empty),
         "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{Arrivals, FlushBy, Store, Tail};
 use crate::Result;
@@ -72,7 +72,7 @@ impl Framed {
     const HEAD: usize = 32;
 
     pub fn open(path: &std::path::Path, counted: bool) -> Result<Framed> {
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         file.write_all_at(&vec![0; Framed::LEN], 0)?;
         let both = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -167,6 +167,20 @@ fn store_pair(to: &mut [u8; 16], low: u64, high: u64) {
     #[cfg(not(target_arch = "x86_64"))]
     {
         *to = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    }
+}
+
+/// The same under a lock that nobody else wants.
+pub struct Locked(pub Mutex<Framed>);
+
+impl Store for Locked {
+    #[inline]
+    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
+        self.0.lock().map_err(|_| "the lock is poisoned")?.append(key, value)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 }
 
