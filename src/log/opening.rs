@@ -44,7 +44,7 @@ use crate::storage::disk::{Disk, EntryKind, RealDisk};
 use crate::storage::fault::{FaultDisk, FaultPlan};
 use crate::storage::slot::HEADER;
 use crate::storage::staged::{self, StagedChunk};
-use crate::storage::staging;
+use crate::storage::staging::{self, Held};
 use crate::storage::witness::Witness;
 use crate::tail::Tail;
 use crate::topic_partition::TopicPartition;
@@ -400,9 +400,10 @@ impl LogBuilder {
             }
             return Err(e);
         }
+        let mut old_staging_files = None;
         if let Some(old) = old_staging.filter(|_| !is_new) {
-            let remove = if self.driven { staging::remove_in_background } else { staging::remove };
-            remove(&*old.disk, &old.path, old_id)?;
+            let held = staging::remove_names(&*old.disk, &old.path, old_id)?;
+            old_staging_files = self.driven.then_some(held);
         }
         remove_stray_staging(&directory, staging_id)?;
 
@@ -419,6 +420,8 @@ impl LogBuilder {
         if let Some(rate) = self.scrub {
             let _ = log.scrub.set(Scrub::begin(&log, rate)); // a log is opened once
         }
+        // Last of all, for it keeps a processor busy.
+        old_staging_files.into_iter().for_each(Held::give_back);
         Ok(log)
     }
 }

@@ -277,16 +277,12 @@ fn m_a_partition_does_not_begin_in_the_middle() {
     assert_eq!((end, t(&log).start_offset(), aside), (0, 0, 2), "{:?}", log.report);
 }
 
-/// Slots are as small as what was free, and what is replayed is worth a second thread by all of them together. Where writing
-/// fails half-way that thread ends with the open, and the next one goes on.
-#[test]
-fn n_much_of_a_hot_tail_is_replayed_in_order_half_of_it_at_first() {
-    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
-    let open = || {
-        LogBuilder::default().memory_budget(8 << 20).max_block(SOON).faults(&plan).begin_in(dir.path(), true)
-    };
-    let log = open().unwrap();
-    let partition = t(&log);
+/// A hot tail that is worth further threads, of which nothing was written; its segments are to be this long.
+fn much_of_a_hot_tail(dir: &Path, plan: &Arc<FaultPlan>, segment_bytes: u64) -> u64 {
+    let log = open_large(dir, plan).unwrap();
+    let config = TopicConfig::new().segment_bytes(segment_bytes);
+    let core = log.create_topic("t", &config, true).unwrap();
+    let partition = Topic { core, log: Arc::clone(&log) }.partition(0).unwrap();
     plan.hold(Op::Write);
     let count = 5 * (1 << 20) / LEN as u64;
     for offset in 0..count {
@@ -295,17 +291,100 @@ fn n_much_of_a_hot_tail_is_replayed_in_order_half_of_it_at_first() {
     plan.inject(Fault::nth(1).of(Op::Write).forever());
     plan.release();
     log.crash();
-    drop((partition, log));
     plan.clear();
-    plan.inject(Fault::nth(4).of(Op::Write).under("t."));
-    assert_eq!(open().err().unwrap().kind(), ErrorKind::Storage);
-    plan.clear();
-    let log = open().unwrap();
-    assert!((1..count).contains(&log.report.replayed), "{:?}", log.report);
+    count
+}
+
+fn open_large(dir: &Path, plan: &Arc<FaultPlan>) -> Result<Arc<LogCore>> {
+    LogBuilder::default().memory_budget(8 << 20).max_block(SOON).faults(plan).begin_in(dir, true)
+}
+
+fn is_whole(log: &Arc<LogCore>, count: u64) {
     assert!(!log.report.has_losses(), "{:?}", log.report);
-    let mut reader = t(&log).reader(0).unwrap();
+    let mut reader = t(log).reader(0).unwrap();
     for offset in 0..count {
         assert_eq!(reader.try_next().unwrap().unwrap().value(), Some(&value(offset)[..]), "{offset}");
     }
     assert!(reader.try_next().unwrap().is_none());
+}
+
+/// Where what is replayed cannot be written, at the first write, half-way or at the last, the open says why, and the next one
+/// goes on.
+#[test]
+fn n_much_of_a_hot_tail_is_replayed_in_order_half_of_it_at_first() {
+    let cases = [1 << 30, 2 << 20].into_iter().flat_map(|len| [1, 3, 4].map(|nth| (len, nth)));
+    let faults = [(Fault::EIO, ErrorKind::Storage), (Fault::ENOSPC, ErrorKind::NoSpace)];
+    for ((segment_bytes, nth), (errno, kind)) in cases.flat_map(|case| faults.map(|fault| (case, fault))) {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+        let count = much_of_a_hot_tail(dir.path(), &plan, segment_bytes);
+        plan.inject(Fault::nth(nth).of(Op::Write).errno(errno).under("t."));
+        assert_eq!(open_large(dir.path(), &plan).err().unwrap().kind(), kind, "write {nth}");
+        plan.clear();
+        let log = open_large(dir.path(), &plan).unwrap();
+        assert!((1..=count).contains(&log.report.replayed), "{:?}", log.report);
+        is_whole(&log, count);
+    }
+}
+
+/// While the segments cannot be looked through, the hot tail can: the open fails, and loses nothing.
+#[test]
+fn o_where_a_segment_cannot_be_read_the_hot_tail_stays() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let count = much_of_a_hot_tail(dir.path(), &plan, 1 << 30);
+    plan.inject(Fault::nth(2).of(Op::Write).under("t."));
+    assert!(open_large(dir.path(), &plan).is_err(), "now there is a segment, and hardly anything in it");
+    plan.clear();
+    plan.inject(Fault::nth(1).of(Op::Read).under("t.").forever());
+    let error = open_large(dir.path(), &plan).err().unwrap();
+    assert_eq!((error.kind(), error.topic()), (ErrorKind::Storage, Some("t")), "{error}");
+    plan.clear();
+    is_whole(&open_large(dir.path(), &plan).unwrap(), count);
+}
+
+/// Headers of slots are read together with what lies between them, which may be nobody's: where that fails each is read alone.
+#[test]
+fn o_what_cannot_be_read_beside_the_headers_of_slots_costs_nothing() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let count = much_of_a_hot_tail(dir.path(), &plan, 1 << 30);
+    // The first read of the staging file is of its testimony, the next of its own header.
+    for nth in 3..6 {
+        let before = plan.fired();
+        plan.inject(Fault::nth(nth).of(Op::Read).under("staging-"));
+        let log = open_large(dir.path(), &plan).unwrap();
+        assert_eq!(plan.fired() - before, 1);
+        plan.clear();
+        is_whole(&log, count);
+        log.crash();
+    }
+}
+
+/// What is replayed is read twice, and verified both times: what it holds must be known before anything is changed.
+#[test]
+fn o_a_hot_tail_that_changes_while_it_is_replayed_is_no_shorter_log() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), FaultPlan::new());
+    let count = much_of_a_hot_tail(dir.path(), &plan, 1 << 30);
+    plan.inject(Fault::nth(2).of(Op::Write).under("t."));
+    assert!(open_large(dir.path(), &plan).is_err(), "the topics are there, and hardly anything in this one");
+    plan.clear();
+    let before = plan.count(Op::Allocate);
+    plan.hold(Op::Allocate);
+    let (staging, undamaged) = std::thread::scope(|scope| {
+        let opening = scope.spawn(|| open_large(dir.path(), &plan).err().unwrap());
+        while plan.count(Op::Allocate) == before {
+            std::thread::yield_now(); // until it makes room for the first blocks
+        }
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let staging = files.into_iter().find(|p| p.to_string_lossy().contains("staging-")).unwrap();
+        let bytes = std::fs::read(&staging).unwrap();
+        let last = value(count - 1);
+        let at = bytes.windows(LEN).position(|bytes| bytes == last).unwrap() + LEN / 2;
+        zero(&staging, at as u64, 8);
+        plan.release();
+        let error = opening.join().unwrap();
+        assert_eq!((error.kind(), error.offset()), (ErrorKind::CorruptRecord, Some(count - 1)), "{error}");
+        assert_eq!((error.path(), error.topic()), (Some(&*staging), Some("t")), "{error}");
+        (staging, bytes)
+    });
+    std::fs::write(staging, undamaged).unwrap();
+    is_whole(&open_large(dir.path(), &plan).unwrap(), count);
 }

@@ -12,7 +12,8 @@
 //     ├ drain          frames of the tail become blocks of segments
 //     └ write_behind   the threads that drive it, for all partitions
 //  ├ trim           letting go of its first records
-// recovery       facts, and the doing of a plan (plan: a decision table) through drain's sink
+// recovery       facts, and the doing of a plan (plan: a decision table)
+//  └ hot            the hot tail that was left: what it holds, and its way through drain's sink
 // settings       what can be set
 
 pub(crate) mod append;
@@ -24,6 +25,7 @@ pub(crate) mod delivery;
 pub(crate) mod drain;
 pub(crate) mod event;
 pub(crate) mod head;
+mod hot;
 pub(crate) mod lease;
 mod plan;
 pub(crate) mod records;

@@ -3,16 +3,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-
-use crossbeam::channel::{bounded, unbounded};
 
 use crate::clock::{Clock, Timestamp};
 use crate::codec::Codecs;
 use crate::error::Result;
 use crate::partition::core::Opened;
 use crate::partition::drain::{Sink, SinkContext};
-use crate::partition::plan::{Facts, HotGap, LAST_WRITES, Plan, SegmentFacts, Stop, look, plan};
+use crate::partition::hot::{self, HotChunk};
+use crate::partition::plan::{Facts, LAST_WRITES, Plan, SegmentFacts, Stop, look, plan};
 use crate::partition::settings::Settings;
 use crate::segment::chain::Chain;
 use crate::segment::format::parse_file_name;
@@ -20,11 +18,7 @@ use crate::segment::reader::Segment;
 use crate::segment::scan::{Damage, SegmentScan, SegmentScanOptions, Stillborn, is_unborn, scan, stillborn};
 use crate::segment::writer::SegmentWriter;
 use crate::storage::directory::Directory;
-use crate::storage::slot;
-use crate::storage::staged::{Proved, ProvedFrames, StagedChunk, helper, in_shares};
-
-/// So many bytes of the hot tail are worth a thread.
-const WORTH_A_THREAD: usize = 1 << 20;
+use crate::storage::staged::StagedChunk;
 
 /// What happened to a part of a log while it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +90,11 @@ impl Recovering<'_> {
             () => Stop::Machine,
         }
     }
+
+    /// What is known where nothing is in the hot tail.
+    fn facts<'a>(&self, segments: &'a [SegmentFacts]) -> Facts<'a> {
+        Facts { stop: self.stop(), segments, hot: &[], gaps: &[], start: self.start }
+    }
 }
 
 /// What lies under the name of a segment.
@@ -145,27 +144,17 @@ impl Found {
 /// Brings one partition back. What the answer calls unflushed is for the caller to flush, with that of other partitions.
 ///
 /// `staged` is in the order of its offsets.
-pub(crate) fn recover_partition(
-    r: &Recovering<'_>,
-    mut staged: Vec<StagedChunk>,
-) -> Result<(Opened, Recovered)> {
+pub(crate) fn recover_partition(r: &Recovering<'_>, staged: Vec<StagedChunk>) -> Result<(Opened, Recovered)> {
     let mut done = Recovered::default();
-    let mut found = scan_all(r, &mut done)?;
-    let segments: Vec<SegmentFacts> = found.iter().map(Found::facts).collect();
-    let mut facts = Facts { stop: r.stop(), segments: &segments, hot: &[], gaps: &[], start: r.start };
-    drop_written(&mut staged, plan(&facts).end);
-    let mut hot = Vec::with_capacity(staged.len());
-    let (mut gaps, mut gap_files) = (Vec::new(), Vec::new());
-    for chunk in hot_chunks(&staged)? {
-        hot.extend(chunk.whole);
-        if let Some(gap) = chunk.gap {
-            hot.extend(gap.behind);
-            gaps.push(HotGap { from: gap.from, behind: gap.behind.map(|(from, _)| from) });
-            gap_files.push(gap.file);
-        }
-    }
-    (facts.hot, facts.gaps) = (&hot, &gaps);
-    let plan = plan(&facts);
+    let ((mut found, segments), hot) = hot::look_beside(staged, || {
+        let found = scan_all(r, &mut done)?;
+        let segments: Vec<SegmentFacts> = found.iter().map(Found::facts).collect();
+        let end = plan(&r.facts(&segments)).end;
+        Ok(((found, segments), end))
+    })?;
+    let runs: Vec<(u64, u64)> = hot.iter().flat_map(HotChunk::runs).collect();
+    let (gaps, gap_files): (Vec<_>, Vec<_>) = hot.iter().filter_map(HotChunk::gap).unzip();
+    let plan = plan(&Facts { hot: &runs, gaps: &gaps, ..r.facts(&segments) });
 
     for (stray, lost) in found.drain(plan.keep..).zip(&plan.aside) {
         set_file_aside(r, &stray, lost.clone(), &mut done)?;
@@ -203,7 +192,7 @@ pub(crate) fn recover_partition(
         done.items.push(Note::of(RecoveryAction::Unreachable, from..to, reason));
     }
 
-    let opened = assemble(r, scans, &plan, &staged, &mut done)?;
+    let opened = assemble(r, &scans, &plan, &hot, &mut done)?;
     Ok((opened, done))
 }
 
@@ -281,80 +270,6 @@ fn survived(r: &Recovering<'_>, file_name: &str) -> Result<bool> {
     let path = r.directory.path(&r.folder.join(file_name))?;
     let mount = r.directory.place(&path).map(|place| place.mount);
     Ok(r.survived_on.is_some() && mount == r.survived_on)
-}
-
-/// Leaves out the chunks that need not be read: no chunk goes beyond where another one begins, and what lies below `end`
-/// is in the segments.
-fn drop_written(staged: &mut Vec<StagedChunk>, end: u64) {
-    let written = staged.windows(2).take_while(|pair| pair[1].base_offset <= end).count();
-    staged.drain(..written);
-}
-
-/// What a staged chunk holds.
-struct HotChunk {
-    /// The offsets of the whole appends that it begins with; `None` where there is none.
-    whole: Option<(u64, u64)>,
-    gap: Option<Gap>,
-}
-
-/// Frames of a staged chunk that do not prove themselves.
-struct Gap {
-    from: u64,
-    /// The offsets of the whole appends behind them; `None` where there is none.
-    behind: Option<(u64, u64)>,
-    file: PathBuf,
-}
-
-/// What each staged chunk holds.
-fn hot_chunks(staged: &[StagedChunk]) -> Result<Vec<HotChunk>> {
-    let find = |chunks: &[StagedChunk]| -> Result<Vec<HotChunk>> {
-        let (mut memory, mut more) = (Vec::new(), Vec::new());
-        chunks.iter().map(|chunk| hot_chunk(chunk, &mut memory, &mut more)).collect()
-    };
-    if !is_worth_a_thread(staged) {
-        return find(staged);
-    }
-    let found = in_shares(staged.len(), |share| find(&staged[share]))?;
-    Ok(found.into_iter().flatten().collect())
-}
-
-fn is_worth_a_thread(staged: &[StagedChunk]) -> bool {
-    staged.iter().map(|chunk| chunk.len).sum::<usize>() >= WORTH_A_THREAD
-}
-
-fn hot_chunk(chunk: &StagedChunk, memory: &mut Vec<u8>, more: &mut Vec<u8>) -> Result<HotChunk> {
-    let bytes = chunk.read(memory)?;
-    let run = hot_run(chunk.frames(bytes), chunk.base_offset);
-    let gap = chunk.behind_damage(bytes, run.at, run.next, more)?.map(|(_, rest)| {
-        let first = rest.clone().next().map(|(_, frame)| frame.offset());
-        let behind = first.and_then(|first| hot_run(rest, first).whole);
-        Gap { from: run.next, behind, file: chunk.path().to_path_buf() }
-    });
-    Ok(HotChunk { whole: run.whole, gap })
-}
-
-/// What frames of a staged chunk hold, from offset `from` on.
-struct HotRun {
-    /// The offsets of the whole appends; `None` where there is none.
-    whole: Option<(u64, u64)>,
-    /// The offset and the place behind the last frame.
-    next: u64,
-    at: usize,
-}
-
-fn hot_run(frames: ProvedFrames<'_>, from: u64) -> HotRun {
-    let (mut next, mut whole, mut at) = (from, from, slot::HEADER);
-    for (place, frame) in frames {
-        if frame.offset() != next {
-            break;
-        }
-        next += 1;
-        at = place + frame.len();
-        if !frame.more() {
-            whole = next;
-        }
-    }
-    HotRun { whole: (whole > from).then_some((from, whole)), next, at }
 }
 
 /// What is not there although nothing that is there is damaged.
@@ -490,19 +405,15 @@ pub(crate) fn free_name(directory: &Directory, quarantine: &Path, mut name: Stri
 /// Opens the segments that are kept and replays the hot frames after them.
 fn assemble(
     r: &Recovering<'_>,
-    scans: Vec<SegmentScan>,
+    scans: &[SegmentScan],
     plan: &Plan,
-    staged: &[StagedChunk],
+    hot: &[HotChunk],
     done: &mut Recovered,
 ) -> Result<Opened> {
     let replays = plan.replay.1 > plan.replay.0;
     let mut segments = Vec::with_capacity(scans.len());
     let mut writer = None;
-    let mut last_timestamp = Timestamp::MIN;
     for (i, scan) in scans.iter().enumerate() {
-        if let Some((timestamp, _)) = scan.end.max_timestamp {
-            last_timestamp = last_timestamp.max(timestamp);
-        }
         if i + 1 < scans.len() {
             segments.push(Segment::open(r.directory, r.folder, scan)?);
         } else {
@@ -521,7 +432,7 @@ fn assemble(
     };
     let mut sink = Sink::new(r.folder.to_path_buf(), r.topic_id, r.partition, writer, plan.end);
     if replays {
-        last_timestamp = last_timestamp.max(replay(&mut sink, &ctx, plan.replay, staged)?);
+        hot::replay(&mut sink, &ctx, plan.replay.0..plan.replay.1, hot)?;
         done.replayed = plan.replay.1 - plan.replay.0;
         let reason = "records of the hot tail were written to their segment".into();
         done.items.push(Note::of(RecoveryAction::Replayed, plan.replay.0..plan.replay.1, reason));
@@ -538,79 +449,12 @@ fn assemble(
         segment_bases: segments.iter().map(|s| s.base_offset()).collect(),
         segment_used: segments.last().map_or(0, |s| s.end().frame_bytes),
         chain,
-        last_timestamp,
+        last_timestamp: segments
+            .iter()
+            .filter_map(|s| Some(s.max_timestamp()?.0))
+            .max()
+            .unwrap_or(Timestamp::MIN),
         durable: plan.replay.1,
         unflushed,
-    })
-}
-
-/// Writes the hot records `from..to` behind what the segments hold; returns their largest timestamp.
-fn replay(
-    sink: &mut Sink,
-    ctx: &SinkContext<'_>,
-    (from, to): (u64, u64),
-    staged: &[StagedChunk],
-) -> Result<Timestamp> {
-    let mut next = from;
-    let mut largest = Timestamp::MIN;
-    each_proved(staged, |chunk, proved| {
-        for run in proved.runs() {
-            let (mut first, mut end) = (None, 0);
-            for (at, frame) in proved.frames(run) {
-                if frame.offset() == next && next < to {
-                    first.get_or_insert(at);
-                    end = at + frame.len();
-                    largest = largest.max(frame.timestamp());
-                    next += 1;
-                } else if first.is_some() {
-                    break;
-                }
-            }
-            let mut at = first.unwrap_or(end);
-            while at < end {
-                at += sink.take(ctx, &proved.bytes()[at..end], (chunk.salt, at), chunk.epoch)?;
-            }
-        }
-        Ok(next < to)
-    })?;
-    sink.write(ctx)?;
-    Ok(largest)
-}
-
-/// Reads and verifies one chunk after the other and gives each to `take`, as long as that says so. While it works on one
-/// the next is read and verified.
-fn each_proved(
-    staged: &[StagedChunk],
-    mut take: impl FnMut(&StagedChunk, &Proved) -> Result<bool>,
-) -> Result<()> {
-    let (ready, proved) = bounded(1);
-    let (back, spare) = unbounded();
-    thread::scope(|scope| {
-        let ahead = move || {
-            for chunk in staged {
-                if ready.send(chunk.prove(spare.try_recv().unwrap_or_default())).is_err() {
-                    break;
-                }
-            }
-        };
-        if is_worth_a_thread(staged) {
-            // Without a further thread nothing is ready, and it only takes longer.
-            let _ = helper(scope, ahead);
-        } else {
-            drop(ahead);
-        }
-        // Its end, however it comes, tells the thread that nobody waits for more.
-        let proved = proved;
-        let mut memory = Vec::new();
-        for chunk in staged {
-            let proved = proved.recv().unwrap_or_else(|_| chunk.prove(std::mem::take(&mut memory)))?;
-            if !take(chunk, &proved)? {
-                break;
-            }
-            if let Err(unsent) = back.send(proved.into_memory()) {
-                memory = unsent.0;
-            }
-        }
-        Ok(())
     })
 }

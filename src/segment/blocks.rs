@@ -133,7 +133,7 @@ impl Blocks<'_> {
 }
 
 /// What lies at a position.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     /// A block whose header proves itself.
     Block(BlockHeader),
@@ -146,11 +146,18 @@ pub(crate) struct Walk<'a> {
     blocks: Blocks<'a>,
     position: u64,
     low: u64,
+    /// What an earlier walk found from here on.
+    found: std::vec::IntoIter<Step>,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(blocks: Blocks<'a>, position: u64, low: u64) -> Self {
-        Walk { blocks, position, low }
+        Walk::again(blocks, position, low, Vec::new())
+    }
+
+    /// A walk that goes the way of an earlier one as far as that `found` something, and looks for itself from there on.
+    pub(crate) fn again(blocks: Blocks<'a>, position: u64, low: u64, found: Vec<Step>) -> Self {
+        Walk { blocks, position, low, found: found.into_iter() }
     }
 
     pub(crate) fn blocks(&self) -> &Blocks<'a> {
@@ -169,20 +176,30 @@ impl<'a> Walk<'a> {
         if from >= self.blocks.limit {
             return Ok(None);
         }
-        match self.blocks.header(from, self.low)? {
-            Ok(header) => {
+        let step = match self.found.next() {
+            Some(step) => step,
+            None => self.look(from)?,
+        };
+        match step {
+            Step::Block(header) => {
                 self.position = header.end_position();
                 self.low = header.last_offset + 1;
-                Ok(Some(Step::Block(header)))
             }
+            Step::Gap { to, .. } => self.position = to,
+        }
+        Ok(Some(step))
+    }
+
+    fn look(&self, from: u64) -> Result<Step> {
+        match self.blocks.header(from, self.low)? {
+            Ok(header) => Ok(Step::Block(header)),
             Err(e @ (BlockError::Version(_) | BlockError::Attributes(_))) => {
                 Err(Error::from(e).at_path(self.blocks.file.path()).at_position(from))
             }
             Err(_) => {
                 let next = self.blocks.resync(from + 8, self.low)?;
                 let to = next.map_or(self.blocks.limit, |h| h.position);
-                self.position = to;
-                Ok(Some(Step::Gap { from, to, next }))
+                Ok(Step::Gap { from, to, next })
             }
         }
     }

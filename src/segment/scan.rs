@@ -332,7 +332,7 @@ pub(crate) fn scan(
     };
     let blocks = || Blocks { file: &file, meta: &meta, limit, data_end };
 
-    let Marks { mark, last_end, known_to, stretches } = marks(blocks())?;
+    let Marks { mark, last_end, known_to, stretches, steps } = marks(blocks())?;
     (facts.durable_mark, facts.known_to) = (mark, known_to);
     if options.believe_marks {
         facts.floor = facts.floor.max(mark);
@@ -347,11 +347,11 @@ pub(crate) fn scan(
         if options.verify_last == 0 { u64::MAX } else { last_end.saturating_sub(options.verify_last) };
     let plain = facts.clone();
     stretches.verify(blocks, verify_from);
-    let mut index = walk(&mut facts, blocks(), &stretches)?;
+    let mut index = walk(&mut facts, blocks(), steps, &stretches)?;
     if options.verify_last < u64::MAX && options.floor < u64::MAX && facts.contradict(last_end) {
         facts = plain;
         stretches.verify(blocks, 0);
-        index = walk(&mut facts, blocks(), &stretches)?;
+        index = walk(&mut facts, blocks(), Vec::new(), &stretches)?;
     }
     facts.epochs = index.epochs();
     facts.index = Some(index);
@@ -374,15 +374,23 @@ struct Marks {
     /// The offset after its last record.
     known_to: u64,
     stretches: Stretches,
+    /// The steps that it began with.
+    steps: Vec<Step>,
 }
+
+/// So many steps of the first pass are kept for the second, which need not read them again: the headers of 1 GiB of full blocks.
+const KEPT_STEPS: usize = 16_384;
 
 fn marks(blocks: Blocks<'_>) -> Result<Marks> {
     let (mut mark, mut end) = (0, HEADER as u64);
     let (low, limit) = (blocks.meta.base_offset, blocks.limit);
     let mut known_to = low;
     let mut walk = Walk::new(blocks, HEADER as u64, low);
-    let mut stretches = Stretches::begin(walk.place());
+    let (mut stretches, mut steps) = (Stretches::begin(walk.place()), Vec::new());
     while let Some(step) = walk.step()? {
+        if steps.len() < KEPT_STEPS {
+            steps.push(step);
+        }
         if let Step::Block(h) = step {
             // A block can tell of nothing that was written after it.
             if h.durable_mark <= h.position {
@@ -393,15 +401,20 @@ fn marks(blocks: Blocks<'_>) -> Result<Marks> {
         }
         stretches.reach(walk.place());
     }
-    Ok(Marks { mark, last_end: end, known_to, stretches })
+    Ok(Marks { mark, last_end: end, known_to, stretches, steps })
 }
 
 /// The second pass, which knows the floor: up to the first torn place.
-fn walk(facts: &mut SegmentScan, blocks: Blocks<'_>, stretches: &Stretches) -> Result<Index> {
+fn walk(
+    facts: &mut SegmentScan,
+    blocks: Blocks<'_>,
+    found: Vec<Step>,
+    stretches: &Stretches,
+) -> Result<Index> {
     let (floor, limit) = (facts.floor, blocks.limit);
     let mut index = Index::new(facts.meta.base_offset);
     let mut payload = Vec::new();
-    let mut walk = Walk::new(blocks, HEADER as u64, facts.meta.base_offset);
+    let mut walk = Walk::again(blocks, HEADER as u64, facts.meta.base_offset, found);
     while let Some(step) = walk.step()? {
         match step {
             Step::Block(h) => {

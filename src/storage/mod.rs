@@ -17,6 +17,7 @@ pub(crate) mod origin;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub(crate) mod pages;
 pub(crate) mod publish;
+pub(crate) mod runs;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub(crate) mod simulated;
 pub(crate) mod slot;

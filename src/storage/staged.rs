@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 #[cfg(unix)]
@@ -96,6 +97,27 @@ impl StagedChunk {
         Err(unsupported(&self.source.path))
     }
 
+    /// Reads what stood at `range` of the slot.
+    #[cfg(unix)]
+    pub(crate) fn read_range<'a>(&self, range: Range<usize>, memory: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        if memory.len() < range.len() {
+            memory.resize(range.len(), 0);
+        }
+        let (path, at) = (&self.source.path, self.position + range.start as u64);
+        let bytes = &mut memory[..range.len()];
+        if read_at(&*self.source.file, path, bytes, at)? < range.len() {
+            let message = "the staging file became shorter while it was read";
+            return Err(Error::new(ErrorKind::Storage, message).at_path(path).at_position(at));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a part of the slot.
+    #[cfg(not(unix))]
+    pub(crate) fn read_range<'a>(&self, _: Range<usize>, _: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        Err(unsupported(&self.source.path))
+    }
+
     /// The file it is in.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
@@ -128,38 +150,6 @@ impl StagedChunk {
         Looked { frames, unproved: unproved.map(|_| bytes) }
     }
 
-    /// Reads the slot into `bytes`, which may be used again, and verifies its frames.
-    pub(crate) fn prove(&self, mut bytes: Vec<u8>) -> Result<Proved> {
-        let mut more = Vec::new();
-        let read = self.read(&mut bytes)?;
-        let last = self.frames(read).last();
-        let (end, next) =
-            last.map_or((HEADER, self.base_offset), |(at, frame)| (at + frame.len(), frame.offset() + 1));
-        let behind = self.behind_damage(read, end, next, &mut more)?;
-        let behind = behind.and_then(|(at, frames)| Some(at..frames.last().map(|(at, f)| at + f.len())?));
-        match behind {
-            None => Ok(Proved { bytes, runs: [HEADER..end, end..end] }),
-            Some(behind) => Ok(Proved { bytes: more, runs: [HEADER..end, behind] }),
-        }
-    }
-
-    /// The frames behind one, at the place `at` of `bytes`, that does not prove itself, and where they begin; `None` where
-    /// none stands there. What it held, the record at `offset`, may be in the segments, and then the log goes on with them.
-    pub(crate) fn behind_damage<'a>(
-        &self,
-        bytes: &[u8],
-        at: usize,
-        offset: u64,
-        memory: &'a mut Vec<u8>,
-    ) -> Result<Option<(usize, ProvedFrames<'a>)>> {
-        let ends = bytes.get(at..at + 8).is_none_or(|word| word == [0; 8]);
-        if ends || self.frames_from(bytes, at).next().is_some() {
-            return Ok(None);
-        }
-        let frames = self.frames_behind(self.read_on(memory)?, at, offset + 1);
-        Ok(Some((frames.at, frames)))
-    }
-
     /// The frames in `bytes`, which [`StagedChunk::read`] read.
     pub(crate) fn frames<'a>(&self, bytes: &'a [u8]) -> ProvedFrames<'a> {
         proved_frames(bytes, self.salt)
@@ -174,9 +164,9 @@ pub(crate) struct Looked {
     pub(crate) unproved: Option<std::ops::Range<u64>>,
 }
 
-/// So many granules are worth a thread for each processor to look at.
+/// So many granules one thread looks at, and then at as many again.
 #[cfg(unix)]
-const WORTH_THREADS: usize = 4096;
+const SHARE: usize = 1024;
 
 /// So much of a slot is read before it is known how far its frames go.
 #[cfg(unix)]
@@ -198,40 +188,6 @@ fn goes_on(bytes: &[u8]) -> bool {
         at += len;
     }
     true
-}
-
-/// The bytes of a slot, and which frames in them proved themselves.
-pub(crate) struct Proved {
-    bytes: Vec<u8>,
-    runs: [Range<usize>; 2],
-}
-
-impl Proved {
-    /// The slot's bytes, its header too.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The memory, for the next slot.
-    pub(crate) fn into_memory(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    /// Where frames follow on each other: from the beginning on, and behind what is damaged.
-    pub(crate) fn runs(&self) -> &[Range<usize>; 2] {
-        &self.runs
-    }
-
-    /// As [`StagedChunk::frames`], which these were.
-    pub(crate) fn frames(&self, run: &Range<usize>) -> impl Iterator<Item = (usize, FrameView<'_>)> {
-        let Range { start: mut at, end } = *run;
-        std::iter::from_fn(move || {
-            let rest = self.bytes.get(at..end).filter(|rest| !rest.is_empty())?;
-            let frame = FrameView::trusted(rest);
-            at += frame.len();
-            Some((at - frame.len(), frame))
-        })
-    }
 }
 
 /// The frames of a slot up to the first that does not prove itself.
@@ -348,11 +304,11 @@ fn list_slots(disk: &dyn Disk, path: PathBuf, header: &FileHeader, left: &mut Le
     let granules = usize::try_from(file_len).unwrap_or(usize::MAX).saturating_sub(Mapping::position(0));
     let granules = granules.div_ceil(GRANULE).min(header.granules as usize);
     let list = |share| list_share(&source, header, share, mostly_holes);
-    let shares = if granules < WORTH_THREADS { vec![list(0..granules)?] } else { in_shares(granules, list)? };
+    let shares = in_shares(granules, SHARE, list)?;
     let mut damaged = Vec::new();
-    for (slots, unproved) in shares {
-        left.slots.extend(slots);
-        damaged.extend(unproved);
+    for listed in shares {
+        left.slots.extend(listed.slots);
+        damaged.extend(listed.damaged);
     }
     // What looks like a header inside a slot is a record's value, or an earlier life of a part of it.
     let inside = |at: u64| left.slots.iter().any(|s| s.position < at && at < s.position + s.len as u64);
@@ -361,6 +317,10 @@ fn list_slots(disk: &dyn Disk, path: PathBuf, header: &FileHeader, left: &mut Le
     Ok(())
 }
 
+/// So many granules are read at a time to look at their headers: a system call for each takes longer.
+#[cfg(unix)]
+const TOGETHER: usize = 16;
+
 /// The slots that begin at some of the granules, and where there are headers that do not prove themselves.
 #[cfg(unix)]
 fn list_share(
@@ -368,12 +328,13 @@ fn list_share(
     header: &FileHeader,
     share: Range<usize>,
     mostly_holes: bool,
-) -> Result<(Vec<StagedChunk>, Vec<u64>)> {
-    let (mut granule, mut slots, mut damaged) = (share.start, Vec::new(), Vec::new());
+) -> Result<Listed> {
+    let (mut listed, mut memory) = (Listed::default(), vec![0; TOGETHER * GRANULE]);
+    let mut granule = share.start;
     while granule < share.end {
-        let position = Mapping::position(granule);
+        let mut together = TOGETHER.min(share.end - granule);
         if mostly_holes {
-            let next = source.file.next_data(position as u64);
+            let next = source.file.next_data(Mapping::position(granule) as u64);
             let next = next.map_err(|e| Error::io("look at the staging file", &source.path, e))?;
             let Some(data) = next.and_then(|data| usize::try_from(data).ok()) else { break };
             let next = data.saturating_sub(Mapping::position(0)) / GRANULE;
@@ -381,38 +342,82 @@ fn list_share(
                 granule = next;
                 continue;
             }
+            together = 1;
         }
-        let mut bytes = [0; HEADER];
-        if read_at(&*source.file, &source.path, &mut bytes, position as u64)? == HEADER {
-            match slot_at(source, header, &bytes, granule) {
-                Some(slot) => slots.push(slot),
-                None if slot::is_damaged(&bytes, header.key, position) => damaged.push(position as u64),
+        listed.look_at(source, header, granule..granule + together, &mut memory)?;
+        granule += together;
+    }
+    Ok(listed)
+}
+
+/// What some granules hold.
+#[cfg(unix)]
+#[derive(Default)]
+struct Listed {
+    slots: Vec<StagedChunk>,
+    /// Where headers stand that do not prove themselves.
+    damaged: Vec<u64>,
+}
+
+#[cfg(unix)]
+impl Listed {
+    /// Adds what begins at these granules, one or more of them.
+    fn look_at(
+        &mut self,
+        source: &Arc<Source>,
+        header: &FileHeader,
+        granules: Range<usize>,
+        memory: &mut [u8],
+    ) -> Result<()> {
+        let bytes = &mut memory[..(granules.len() - 1) * GRANULE + HEADER];
+        let got = match read_at(&*source.file, &source.path, bytes, Mapping::position(granules.start) as u64)
+        {
+            // What cannot be read may be nobody's: only headers have to be.
+            Err(_) if granules.len() > 1 => {
+                return granules
+                    .into_iter()
+                    .try_for_each(|one| self.look_at(source, header, one..one + 1, memory));
+            }
+            got => got?,
+        };
+        for (granule, bytes) in granules.zip(bytes[..got].chunks(GRANULE)) {
+            let Some(bytes) = bytes.get(..HEADER) else { break };
+            let position = Mapping::position(granule);
+            match slot_at(source, header, bytes, granule) {
+                Some(slot) => self.slots.push(slot),
+                None if slot::is_damaged(bytes, header.key, position) => self.damaged.push(position as u64),
                 None => {}
             }
         }
-        granule += 1;
+        Ok(())
     }
-    Ok((slots, damaged))
 }
 
-/// Does `work` for all of `0..count`, in as many shares as there are processors; what it answered is in their order.
-pub(crate) fn in_shares<R: Send>(
+/// Does `work` for all of `0..count`, in shares of `len`, on as many threads as there are processors; what it answered is in
+/// their order. Who is done with one share takes the next: a thread may begin late.
+pub(crate) fn in_shares<R: Send + Sync>(
     count: usize,
+    len: usize,
     work: impl Fn(Range<usize>) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let len = count.div_ceil(processors).max(1);
-    let work = &|from| work(from..count.min(from + len));
-    thread::scope(|scope| {
-        let others: Vec<_> =
-            (len..count).step_by(len).map(|from| (from, helper(scope, move || work(from)))).collect();
-        let mut done = vec![work(0)?];
-        for (from, helper) in others {
-            // Without a further thread it only takes longer.
-            done.push(helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| work(from))?);
+    let shares = count.div_ceil(len);
+    let done: Vec<OnceLock<Result<R>>> = (0..shares).map(|_| OnceLock::new()).collect();
+    let (next, work) = (AtomicUsize::new(0), |i: usize| work(i * len..count.min((i + 1) * len)));
+    let take = || {
+        let next = || next.fetch_add(1, Ordering::Relaxed);
+        while let Some((i, done)) = Some(next()).and_then(|i| Some((i, done.get(i)?))) {
+            let _ = done.set(work(i));
         }
-        Ok(done)
-    })
+    };
+    let processors = if shares > 1 { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    thread::scope(|scope| {
+        // Without a further thread it only takes longer.
+        let helpers: Vec<_> = (1..processors.min(shares)).filter_map(|_| helper(scope, take)).collect();
+        take();
+        helpers.into_iter().for_each(|helper| drop(helper.join()));
+    });
+    // One is left where its thread died of it.
+    done.into_iter().enumerate().map(|(i, done)| done.into_inner().unwrap_or_else(|| work(i))).collect()
 }
 
 /// A thread that takes its share of a recovery, where there is room for one.

@@ -32,7 +32,6 @@ use crate::storage::chunk::Mapping;
 use crate::storage::disk::{Disk, named};
 use crate::storage::file::RawFile;
 use crate::storage::slot::GRANULE;
-#[cfg(unix)]
 use crate::storage::threads;
 
 /// Bytes of a file's header that mean something.
@@ -201,22 +200,36 @@ pub(crate) fn remove(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()>
     Ok(())
 }
 
-/// [`remove`], where giving back what the files hold, which takes a millisecond for some ten MiB, is nobody's to wait for.
+/// [`remove`], but for giving back what the files hold, which takes a millisecond for some ten MiB: that is
+/// [`Held::give_back`]'s to do.
 #[cfg(unix)]
-pub(crate) fn remove_in_background(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()> {
-    // A file lives on without its names for as long as it is open. The thread calls nothing of the disk.
+pub(crate) fn remove_names(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<Held> {
+    // A file lives on without its names for as long as it is open.
     let files = staging_files(disk, folder, file_id)?;
-    let held: Vec<_> = files.iter().filter_map(|(_, path)| open(disk, path).ok()).collect();
+    let held = files.iter().filter_map(|(_, path)| open(disk, path).ok()).collect();
     remove(disk, folder, file_id)?;
-    // Without a thread it is given back at once.
-    let _ = threads::spawn("tapelog-unlink", move || drop(held));
-    Ok(())
+    Ok(Held(held))
 }
 
-/// Without staging files there is nothing to give back.
+/// Without staging files there is nothing to hold.
 #[cfg(not(unix))]
-pub(crate) fn remove_in_background(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<()> {
-    remove(disk, folder, file_id)
+pub(crate) fn remove_names(disk: &dyn Disk, folder: &Path, file_id: u64) -> Result<Held> {
+    remove(disk, folder, file_id).map(|()| Held(Vec::new()))
+}
+
+/// Files without a name, which are there until this is dropped.
+#[must_use = "what they hold is given back by whoever drops it"]
+#[derive(Default)]
+pub(crate) struct Held(Vec<Box<dyn RawFile>>);
+
+impl Held {
+    /// Has a thread of its own drop them. It calls nothing of the disk.
+    pub(crate) fn give_back(self) {
+        if !self.0.is_empty() {
+            // Without a thread it is done at once.
+            let _ = threads::spawn("tapelog-unlink", move || drop(self));
+        }
+    }
 }
 
 /// Numbers and paths, by number. A missing folder has none.

@@ -5,7 +5,7 @@
 //! thread takes nothing else until it runs. What other threads of the process take meanwhile cannot be known.
 
 use std::io;
-use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+use std::thread::{self, Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -25,7 +25,7 @@ const MAPS: usize = 6;
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let (builder, begun, begins) = prepare(name)?;
     let thread = builder.spawn(move || {
-        drop(begun);
+        begins_with(begun);
         work();
     });
     let _ = begins.recv();
@@ -40,7 +40,7 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 ) -> Result<ScopedJoinHandle<'scope, T>> {
     let (builder, begun, begins) = prepare(name)?;
     let thread = builder.spawn_scoped(scope, move || {
-        drop(begun);
+        begins_with(begun);
         work()
     });
     let _ = begins.recv();
@@ -53,6 +53,13 @@ fn prepare(name: &str) -> Result<(Builder, Sender<()>, Receiver<()>)> {
     has_room().map_err(cannot_start)?;
     let (begun, begins) = bounded(1);
     Ok((Builder::new().name(name.into()), begun, begins))
+}
+
+/// Tells the one who waits, and lets it go first. The kernel often lets a thread begin on the processor of who began it, though
+/// others are idle; then that one would get on at the scheduler's next tick, milliseconds later.
+fn begins_with(begun: Sender<()>) {
+    drop(begun);
+    thread::yield_now();
 }
 
 fn cannot_start(e: io::Error) -> Error {
