@@ -370,7 +370,7 @@ fn o_a_hot_tail_that_changes_while_it_is_replayed_is_no_shorter_log() {
     plan.hold(Op::Allocate);
     let (staging, undamaged) = std::thread::scope(|scope| {
         let opening = scope.spawn(|| open_large(dir.path(), &plan).err().unwrap());
-        while plan.count(Op::Allocate) == before {
+        while plan.count(Op::Allocate) == before && !opening.is_finished() {
             std::thread::yield_now(); // until it makes room for the first blocks
         }
         let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
