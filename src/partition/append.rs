@@ -40,14 +40,21 @@ pub(super) struct Asked {
 }
 
 impl PartitionCore {
-    /// Appends one record: [`PartitionCore::append`], inlined as far as nearly all appends go.
-    #[inline]
+    /// Appends one record: [`PartitionCore::append`], inlined as far as nearly all appends go. Neither the record nor what
+    /// is answered lies in memory then: loaded in other pieces than it was stored in, each would wait until the stores have left
+    /// the processor, and the lock waits for that.
+    #[inline(always)]
     pub(crate) fn append_one(&self, record: Record<'_>, wait: Wait) -> Result<Appended> {
         match self.append_at_hand(std::slice::from_ref(&record))? {
             Some(appended) => Ok(appended),
             // A copy, so that the record need not lie in memory where it was appended.
-            None => self.append(&[record], wait, None),
+            None => self.append_otherwise(&[record], wait),
         }
+    }
+
+    #[cold]
+    fn append_otherwise(&self, records: &[Record<'_>], wait: Wait) -> Result<Appended> {
+        self.append(records, wait, None)
     }
 
     /// Appends where that takes the lock and what is at hand; `None` where it takes more, or cannot be.

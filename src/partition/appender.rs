@@ -19,7 +19,7 @@ use crate::storage::chunk::{Room, store_pair};
 
 impl PartitionCore {
     /// Fails where a record names another partition.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_named(&self, records: &[Record<'_>]) -> Result<()> {
         let own = self.identity.tp.partition();
         match records.iter().filter_map(|record| record.partition).find(|named| *named != own) {

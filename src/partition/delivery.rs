@@ -79,7 +79,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// The delivery of what `core` just appended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         core: &Arc<PartitionCore>,
         appended: Appended,

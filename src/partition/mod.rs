@@ -102,7 +102,7 @@ impl Partition {
     /// # Errors
     /// `RecordTooLarge` before anything is copied; `IllegalState` while an [`Appender`] lives; `BufferExhausted` where no room came in time; `NoSpace`,
     /// `NoMemory`, `Storage`, `Closed` as the log stands.
-    #[inline]
+    #[inline(always)] // see `PartitionCore::append_one`
     pub fn append(&self, record: Record<'_>) -> Result<Delivery> {
         self.check(std::slice::from_ref(&record))?;
         let appended = self.core.append_one(record, self.wait())?;
@@ -152,7 +152,7 @@ impl Partition {
         Ok(self.delivery(appended))
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(&self, records: &[Record<'_>]) -> Result<()> {
         self.check_internal()?;
         self.core.check_named(records)
@@ -163,7 +163,7 @@ impl Partition {
         Wait::For(self.core.engine().max_block)
     }
 
-    #[inline]
+    #[inline(always)]
     fn delivery(&self, appended: Appended) -> Delivery {
         Delivery::new(&self.core, appended, Acks::All, Durability::Process)
     }
