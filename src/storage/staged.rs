@@ -164,9 +164,12 @@ pub(crate) struct Looked {
     pub(crate) unproved: Option<std::ops::Range<u64>>,
 }
 
-/// So many granules one thread looks at, and then at as many again.
+/// So many granules one thread looks at, and then at as many again; more where a file claims so many that there would be
+/// more than so many shares.
 #[cfg(unix)]
 const SHARE: usize = 1024;
+#[cfg(unix)]
+const SHARES: usize = 256;
 
 /// So much of a slot is read before it is known how far its frames go.
 #[cfg(unix)]
@@ -304,7 +307,7 @@ fn list_slots(disk: &dyn Disk, path: PathBuf, header: &FileHeader, left: &mut Le
     let granules = usize::try_from(file_len).unwrap_or(usize::MAX).saturating_sub(Mapping::position(0));
     let granules = granules.div_ceil(GRANULE).min(header.granules as usize);
     let list = |share| list_share(&source, header, share, mostly_holes);
-    let shares = in_shares(granules, SHARE, list)?;
+    let shares = in_shares(granules, SHARE.max(granules.div_ceil(SHARES)), list)?;
     let mut damaged = Vec::new();
     for listed in shares {
         left.slots.extend(listed.slots);
