@@ -321,7 +321,9 @@ fn n_much_of_a_hot_tail_is_replayed_in_order_half_of_it_at_first() {
         assert_eq!(open_large(dir.path(), &plan).err().unwrap().kind(), kind, "write {nth}");
         plan.clear();
         let log = open_large(dir.path(), &plan).unwrap();
-        assert!((1..=count).contains(&log.report.replayed), "{:?}", log.report);
+        // The first write is the header of a segment: before it there is nothing to keep.
+        let left = if nth == 1 { count..count + 1 } else { 1..count };
+        assert!(left.contains(&log.report.replayed), "write {nth}: {:?}", log.report);
         is_whole(&log, count);
     }
 }
