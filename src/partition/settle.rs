@@ -47,7 +47,10 @@ impl PartitionCore {
         }
         for chunk in progress.released.drain(..) {
             let me: Weak<dyn Duty> = self.me.clone();
-            self.engine.evictable(me, chunk.base_offset());
+            let base_offset = chunk.base_offset();
+            // Before anybody may evict it: one that is evicted and held counts as pinned, and a further file is made in its place.
+            drop(chunk);
+            self.engine.evictable(me, base_offset);
         }
         step?;
         Ok(progress)
