@@ -20,10 +20,10 @@
 //! length as its initial state; in a chunk it is mixed with the chunk's salt and the frame's position there
 //! ([`mix`]), so that a frame proves its place too. Bit lengths: the key's is 24, the value's 32.
 
-use std::sync::LazyLock;
-
 use crate::bytes::{u32_at, u64_at};
 use crate::clock::Timestamp;
+#[cfg(target_arch = "x86_64")]
+use crate::fold::Fold;
 use crate::record::Record;
 
 /// No record has an offset from here on: what says so is damaged, or made to have sums run over.
@@ -118,24 +118,6 @@ pub(crate) fn value_frame_len(len: usize) -> Option<usize> {
     (frame <= u32::MAX as usize).then_some(frame)
 }
 
-/// Writes the header before a value of `len` bytes that stands at [`FIXED`] of `out`, the frame of a record that is
-/// nothing else, with zeros behind it; all but the commit word. Returns the checksum.
-#[inline]
-pub(crate) fn write_header(
-    out: &mut [u8],
-    len: usize,
-    offset: u64,
-    timestamp: Timestamp,
-    extra_flags: u8,
-    store: impl StorePair,
-) -> u32 {
-    #[allow(clippy::cast_possible_truncation)] // checked by `value_frame_len`
-    let lens = (u64::from(len as u32) << 32) | u64::from(extra_flags | flags::VALUE);
-    let fixed = [bits_of(timestamp), lens];
-    store_mixed(out, offset, fixed, &store);
-    sum_mixed(out, fixed, &store)
-}
-
 fn headers_len(headers: &[(&str, &[u8])]) -> Option<usize> {
     headers.iter().try_fold(0usize, |sum, (name, value)| {
         sum.checked_add(8)?.checked_add(name.len())?.checked_add(value.len())
@@ -159,7 +141,7 @@ pub(crate) fn write(
 /// The checksum of a frame that was filled; what stands in its commit word does not matter.
 ///
 /// CRC-32 is computed 16 bytes at a time. What it runs over begins at a multiple of that, and the offset before it is
-/// its beginning: the loads meet the stores of [`write_in_pairs`], and half of all frames leave nothing over.
+/// its beginning: half of all frames leave nothing over.
 #[inline]
 pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(sum_begins(u64_at(frame, 8), frame.len()));
@@ -167,36 +149,11 @@ pub(crate) fn checksum_of(frame: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Stores two words, the first one first, as one.
-pub(crate) trait StorePair: Fn(&mut [u8; 16], u64, u64) {}
-
-impl<F: Fn(&mut [u8; 16], u64, u64)> StorePair for F {}
-
-/// Finds out once what the processor can do for checksums: the 40 instructions of doing so are a tenth of an append.
-static SUM: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
-
-/// Stores what a frame begins with, all but the commit word: the timestamp mixed with what the checksum begins with.
-///
-/// A checksum that begins with something is that of the same bytes with it mixed into the first four, begun with
-/// nothing; and what begins with nothing can be kept ready.
-#[inline(always)]
-fn store_mixed(out: &mut [u8], offset: u64, [timestamp, lens]: [u64; 2], store: impl StorePair) {
-    let begins = sum_begins(offset, out.len());
-    if let ([first, second, ..], _) = out.as_chunks_mut::<16>() {
-        first[8..].copy_from_slice(&offset.to_le_bytes());
-        store(second, timestamp ^ u64::from(begins), lens);
-    }
-}
-
-/// The checksum of a frame that was begun by [`store_mixed`], whose timestamp is stored as it is now.
-#[inline(always)]
-fn sum_mixed(out: &mut [u8], [timestamp, lens]: [u64; 2], store: impl StorePair) -> u32 {
-    let mut crc = SUM.clone();
-    crc.update(&out[SUMMED..]);
-    if let ([_, second, ..], _) = out.as_chunks_mut::<16>() {
-        store(second, timestamp, lens);
-    }
-    crc.finalize()
+/// [`checksum_of`] a short frame, for processors that can.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "pclmulqdq,avx")]
+pub(crate) fn checksum_folded(frame: &[u8]) -> u32 {
+    Fold::of(sum_begins(u64_at(frame, 8), frame.len()), &frame[SUMMED..])
 }
 
 /// What the checksum of a frame begins with.
@@ -205,16 +162,26 @@ pub(crate) fn sum_begins(offset: u64, len: usize) -> u32 {
     mix(offset, len)
 }
 
-/// Bytes 24..32 of the fixed header: `more`, the flags of key and value, and both lengths.
-#[inline]
-fn lengths_word(record: &Record<'_>, more: u8) -> u64 {
+/// Bytes 16..32 of the fixed header of a record's frame, as words: the timestamp, and `more` with the flags of key and value and
+/// both lengths.
+#[inline(always)] // what the caller knows of the record is no branch then
+pub(crate) fn fixed_words(record: &Record<'_>, timestamp: Timestamp, more: u8) -> [u64; 2] {
     let flag = more
         | (u8::from(record.key.is_some()) * flags::KEY)
         | (u8::from(record.value.is_some()) * flags::VALUE);
     // Lengths were checked by `frame_len`.
     #[allow(clippy::cast_possible_truncation)]
     let len = |part: Option<&[u8]>| u64::from(part.map_or(0, <[u8]>::len) as u32);
-    (len(record.value) << 32) | (len(record.key) << 8) | u64::from(flag)
+    let lens = (len(record.value) << 32) | (len(record.key) << 8) | u64::from(flag);
+    [timestamp.as_nanos().cast_unsigned(), lens]
+}
+
+/// The same for a record that is a value of `len` bytes and nothing else.
+pub(crate) fn fixed_words_of_value(len: usize, timestamp: Timestamp, more: u8) -> [u64; 2] {
+    // The length was checked by `value_frame_len`.
+    #[allow(clippy::cast_possible_truncation)]
+    let lens = (u64::from(len as u32) << 32) | u64::from(more | flags::VALUE);
+    [timestamp.as_nanos().cast_unsigned(), lens]
 }
 
 /// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word.
@@ -231,7 +198,7 @@ fn fill(
     let flag = extra_flags
         | (u8::from(producer.is_some()) * flags::PRODUCER)
         | (u8::from(!record.headers.is_empty()) * flags::HEADERS);
-    let lens = lengths_word(record, flag);
+    let [time, lens] = fixed_words(record, timestamp, flag);
     let len = out.len();
     let value_at = len - align8(value.len());
     // Padding is less than a word: what may hold some is zeroed whole before it is filled, which is a store
@@ -239,7 +206,7 @@ fn fill(
     out[value_at - 8..value_at].fill(0);
     out[len - 8..].fill(0);
     out[8..16].copy_from_slice(&offset.to_le_bytes());
-    out[16..24].copy_from_slice(&timestamp.as_nanos().to_le_bytes());
+    out[16..24].copy_from_slice(&time.to_le_bytes());
     out[24..32].copy_from_slice(&lens.to_le_bytes());
     let mut at = FIXED;
     if let Some(p) = producer {
@@ -257,98 +224,9 @@ fn fill(
     out[value_at..value_at + value.len()].copy_from_slice(value);
 }
 
-/// Values up to this length are worth the care of [`write_in_pairs`].
-const IN_PAIRS: usize = 256;
-
-/// Writes the frame of `record` into `out`, which is exactly [`frame_len`] long, all but the commit word, and returns the
-/// checksum that belongs there.
-///
-/// All bytes that it runs over are stored 16 at a time, as the checksum will load them. A load of what was just stored in
-/// other pieces waits until the stores have left the processor, which takes as long as the checksum of a short frame itself.
-#[inline(always)] // of what the caller knows of the record nothing need be asked again
-pub(crate) fn write_in_pairs(
-    out: &mut [u8],
-    record: &Record<'_>,
-    offset: u64,
-    timestamp: Timestamp,
-    extra_flags: u8,
-    store: impl StorePair,
-) -> u32 {
-    let key = record.key.unwrap_or_default();
-    let value = record.value.unwrap_or_default();
-    if !record.headers.is_empty() || value.len() > IN_PAIRS {
-        // A copy, so that the record that is written below need not lie in memory.
-        let record = *record;
-        return write(out, &record, offset, timestamp, extra_flags, None);
-    }
-    let fixed = [bits_of(timestamp), lengths_word(record, extra_flags)];
-    store_mixed(out, offset, fixed, &store);
-    fill_pairs(out, key, value, &store);
-    sum_mixed(out, fixed, &store)
-}
-
-/// Fills what stands behind the fixed header: whole pairs, and a last word where there is half of one.
-#[inline(always)]
-fn fill_pairs(out: &mut [u8], key: &[u8], value: &[u8], store: impl StorePair) {
-    let ([_, _, pairs @ ..], last) = out.as_chunks_mut::<16>() else { return };
-    let mut pairs = pairs.iter_mut();
-    let key = store_whole(&mut pairs, key, &store);
-    let mut rest = value;
-    if !key.is_empty() {
-        let low = word_of(key, 0);
-        let Some(pair) = pairs.next() else { return last.copy_from_slice(&low.to_le_bytes()) };
-        if key.len() > 8 {
-            store(pair, low, word_of(key, 8));
-        } else {
-            // The key's last word shares its pair with the value's first.
-            store(pair, low, word_of(value, 0));
-            rest = value.get(8..).unwrap_or_default();
-        }
-    }
-    let rest = store_whole(&mut pairs, rest, &store);
-    if rest.is_empty() {
-        return;
-    }
-    let (low, high) = match value.last_chunk::<16>() {
-        // One read that begins before the rest, and no branch for its length.
-        Some(end) => halves(u128::from_le_bytes(*end) >> (8 * (16 - rest.len()))),
-        None => (word_of(rest, 0), word_of(rest, 8)),
-    };
-    match pairs.next() {
-        Some(pair) => store(pair, low, high),
-        None => last.copy_from_slice(&low.to_le_bytes()),
-    }
-}
-
-/// Stores all of `bytes` that are whole pairs; what is left of them.
-#[inline]
-fn store_whole<'a>(
-    pairs: &mut std::slice::IterMut<'_, [u8; 16]>,
-    bytes: &'a [u8],
-    store: impl StorePair,
-) -> &'a [u8] {
-    let (whole, rest) = bytes.as_chunks::<16>();
-    for (bytes, pair) in whole.iter().zip(pairs) {
-        store(pair, u64_at(bytes, 0), u64_at(bytes, 8));
-    }
-    rest
-}
-
-#[allow(clippy::cast_sign_loss)] // what it is for
-#[inline]
-fn bits_of(timestamp: Timestamp) -> u64 {
-    timestamp.as_nanos() as u64
-}
-
-#[allow(clippy::cast_possible_truncation)] // what it is for
-#[inline]
-fn halves(both: u128) -> (u64, u64) {
-    (both as u64, (both >> 64) as u64)
-}
-
 /// The word at `at` of `bytes`, with zeros for what lies behind their end.
 #[inline]
-fn word_of(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn word_of(bytes: &[u8], at: usize) -> u64 {
     if let Some(word) = bytes.get(at..at + 8) {
         return u64_at(word, 0);
     }
@@ -397,12 +275,6 @@ pub(crate) fn mix(salt: u64, position: usize) -> u32 {
 /// The first 8 bytes of a frame.
 pub(crate) const fn commit_word(len: u32, tag: u32) -> u64 {
     (len as u64) | ((tag as u64) << 32)
-}
-
-/// Whether a frame whose commit word is not there yet is a transaction marker.
-#[inline]
-pub(crate) fn is_marker(frame: &[u8]) -> bool {
-    frame.len() >= FIXED && FrameView(frame).is_control()
 }
 
 /// One frame, read in place.

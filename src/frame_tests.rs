@@ -2,30 +2,6 @@
 
 use crate::frame::*;
 
-/// Two ways to fill a frame give the same bytes, whatever lay there before.
-#[test]
-fn frames_filled_in_pairs_are_the_same() {
-    let bytes: Vec<u8> = (1..=255).cycle().take(300).collect();
-    let store = |out: &mut [u8; 16], low: u64, high: u64| {
-        out[..8].copy_from_slice(&low.to_le_bytes());
-        out[8..].copy_from_slice(&high.to_le_bytes());
-    };
-    let headers: &[(&str, &[u8])] = &[("h", b"x")];
-    let keys = (0..=24).map(|len| Some(&bytes[..len])).chain([None]);
-    let values = || (0..=40).chain([255, 256, 257]).map(|len| Some(&bytes[300 - len..])).chain([None]);
-    for (key, value) in keys.flat_map(|key| values().map(move |value| (key, value))) {
-        for headers in [&[], headers] {
-            let record = Record { key, value, headers, ..Record::default() };
-            let len = frame_len(&record, false).unwrap();
-            let (mut one, mut two) = (vec![0xAA; len], vec![0x55; len]);
-            let time = Timestamp::from_nanos(-7);
-            let sum = write(&mut one, &record, 9, time, flags::MORE, None);
-            assert_eq!(sum, write_in_pairs(&mut two, &record, 9, time, flags::MORE, store), "{record:?}");
-            assert_eq!(one[8..], two[8..], "{record:?}");
-        }
-    }
-}
-
 #[test]
 fn plain_record_costs_32_bytes() {
     let record = Record::new(&[7u8; 100]).key(b"12345678");

@@ -78,6 +78,8 @@ pub mod codec;
 mod columns;
 pub mod consumer;
 mod error;
+#[cfg(target_arch = "x86_64")]
+mod fold;
 mod frame;
 mod log;
 pub mod partition;

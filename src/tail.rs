@@ -255,7 +255,7 @@ mod tests {
         let time = Timestamp::from_nanos(0);
         let mut room = writer.reserve(len).unwrap();
         let tag = frame::write(room.bytes(), &record, offset, time, 0, Some(part));
-        room.stage(tag);
+        room.stage(tag, false);
     }
 
     #[test]

@@ -13,6 +13,7 @@ const FLOORS: &[(u32, &[&str])] = &[
         1,
         &[
             "bytes",
+            "fold",
             "frame",
             "verifier",
             "block",

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{flags, frame_len, value_frame_len, write_in_pairs};
+use crate::frame::{flags, frame_len, value_frame_len};
 use crate::partition::core::{Appended, MAX_APPEND, PartitionCore, Wait};
 use crate::partition::head::Head;
 use crate::record::Record;
-use crate::storage::chunk::store_pair;
 
 /// Whose time the records of an append carry.
 #[derive(Clone, Copy)]
@@ -195,12 +194,11 @@ impl PartitionCore {
             }
             let len = if records.len() == 1 { total } else { frame_len(record, false).unwrap_or(0) };
             let offset = base_offset + index as u64;
-            let Some(mut room) = writer.reserve(len) else {
+            let Some(room) = writer.reserve(len) else {
                 writer.abandon();
                 return Err(self.without_room());
             };
-            let tag = write_in_pairs(room.bytes(), record, offset, timestamp, bits, store_pair);
-            room.stage(tag);
+            room.write(record, offset, timestamp, bits);
             head.last_timestamp = head.last_timestamp.max(timestamp);
             bits = 0;
         }

@@ -10,12 +10,12 @@ use parking_lot::MutexGuard;
 
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{FIXED, flags, write_header};
+use crate::frame::{FIXED, flags};
 use crate::partition::append::{Asked, Stamp};
 use crate::partition::core::{Appended, PartitionCore};
 use crate::partition::head::{AppendState, Head};
 use crate::record::Record;
-use crate::storage::chunk::{Room, store_pair};
+use crate::storage::chunk::Room;
 
 impl PartitionCore {
     /// Fails where a record names another partition.
@@ -333,9 +333,8 @@ impl PartitionCore {
     ) -> Result<u64> {
         let offset = head.next_offset;
         let Some(writer) = &mut head.writer else { return Err(self.without_room()) };
-        let Some(mut room) = writer.reserve(frame) else { return Err(self.without_room()) };
-        let tag = write_header(room.bytes(), len, offset, timestamp, bits, store_pair);
-        room.stage(tag);
+        let Some(room) = writer.reserve(frame) else { return Err(self.without_room()) };
+        room.write_around(len, offset, timestamp, bits);
         writer.publish();
         head.last_timestamp = head.last_timestamp.max(timestamp);
         self.appended(head, 1, frame);

@@ -18,30 +18,24 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_set_epi64x, _mm_storel_epi64, _mm_storeu_si128};
 use std::mem::ManuallyDrop;
-#[cfg(unix)]
-use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
-#[cfg(unix)]
-use memmap2::MmapRaw;
-#[cfg(unix)]
-use parking_lot::Mutex;
 
 use crate::bytes::u64_at;
-#[cfg(unix)]
-use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{commit_word, is_marker, mix};
+use crate::clock::Timestamp;
+#[cfg(target_arch = "x86_64")]
+use crate::fold::{self, Fold};
+use crate::frame::{self, commit_word, mix};
+use crate::record::Record;
 use crate::storage::arena::Home;
 #[cfg(unix)]
-use crate::storage::disk::Disk;
-#[cfg(unix)]
-use crate::storage::file::RawFile;
-#[cfg(unix)]
-use crate::storage::granules::Granules;
+use crate::storage::mapping::{FlushCount, Mapping};
 use crate::storage::marks::Marks;
 use crate::storage::publish::{Counter, ReleaseAcquire, commit};
 use crate::storage::slot::{GRANULE, HEADER, MAX_LEN, SlotHeader};
@@ -161,83 +155,8 @@ impl Drop for Memory {
     }
 }
 
-/// A staging file that is mapped and handed out by granules.
-///
-/// ```text
-///   0         4096        8192        12288
-///   ├──────────┼───────────┼───────────┼╌╌╌
-///   │ head     │ granule 0 │ granule 1 │
-///   └──────────┴───────────┴───────────┴╌╌╌
-/// ```
-#[cfg(unix)]
-pub(crate) struct Mapping {
-    raw: MmapRaw,
-    key: u64,
-    granules: Mutex<Granules>,
-    /// No granule from here on has been populated.
-    warm: AtomicUsize,
-}
-
 #[cfg(unix)]
 impl Mapping {
-    /// Bytes before the first granule.
-    pub(crate) const HEAD: usize = 4096;
-
-    /// Creates the file at `path`, which must not exist, with all its blocks allocated, so that a full disk is
-    /// an error here and never a signal later; writes `head` and maps it. On failure nothing is left.
-    pub(crate) fn create(
-        disk: &dyn Disk,
-        path: &Path,
-        head: &[u8],
-        granules: usize,
-        key: u64,
-        flush: bool,
-    ) -> Result<Arc<Mapping>> {
-        let len = granules.checked_mul(GRANULE).and_then(|n| n.checked_add(Mapping::HEAD));
-        let Some(len) = len.filter(|_| granules > 0 && head.len() <= Mapping::HEAD) else {
-            return Err(
-                Error::new(ErrorKind::InvalidArgument, "no such size of a staging file").at_path(path)
-            );
-        };
-        let file = disk.create_new(path).map_err(|e| Error::io("create the staging file", path, e))?;
-        Mapping::fill(&*file, head, len, flush)
-            .map(|raw| {
-                Arc::new(Mapping {
-                    raw,
-                    key,
-                    granules: Mutex::new(Granules::new(granules)),
-                    warm: AtomicUsize::new(0),
-                })
-            })
-            .map_err(|e| {
-                // Nothing better can be done about a failure to clean up than to report the first one.
-                let _ = disk.remove_file(path);
-                Error::io("allocate the staging file", path, e)
-            })
-    }
-
-    fn fill(file: &dyn RawFile, head: &[u8], len: usize, flush: bool) -> std::io::Result<MmapRaw> {
-        file.fill(len as u64)?;
-        let mut done = 0;
-        while done < head.len() {
-            match file.write_at(&head[done..], done as u64) {
-                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Ok(n) => done += n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if flush {
-            file.sync_data()?;
-        }
-        file.map(len)
-    }
-
-    /// Where granule `index` begins in the file.
-    pub(crate) fn position(index: usize) -> usize {
-        Mapping::HEAD + index * GRANULE
-    }
-
     /// Hands out `granules` neighbours, aligned to their own number: those were used before and are warm that are nearest
     /// to the end of the file that they are handed out from.
     pub(crate) fn take(self: &Arc<Self>, granules: usize) -> Option<Memory> {
@@ -249,47 +168,6 @@ impl Mapping {
         // The granules are marked, so until `release` no other `Memory` has these bytes. The mapping's address is
         // page-aligned and a granule's position a multiple of 4096.
         NonNull::new(base).map(|base| Memory { base, len: granules * GRANULE, backing })
-    }
-
-    /// Gets pages for `ahead` granules behind the last that a busy partition had, many in one system call, where an
-    /// appender would pay for them one fault at a time. What the pages hold stays as it is.
-    pub(crate) fn populate(&self, ahead: usize) {
-        let (last, all) = {
-            let granules = self.granules.lock();
-            (granules.reached(), granules.count())
-        };
-        let to = all.min(last + ahead);
-        let from = self.warm.fetch_max(to, Ordering::Relaxed).max(last);
-        if from < to {
-            self.make_writable(Mapping::position(from), (to - from) * GRANULE);
-        }
-    }
-
-    /// Has pages there that can be written to without a fault. What they hold stays as it is.
-    fn make_writable(&self, position: usize, len: usize) {
-        // An older kernel refuses: then pages come when they are touched.
-        #[cfg(target_os = "linux")]
-        let _ = self.raw.advise_range(memmap2::Advice::PopulateWrite, position, len);
-    }
-
-    /// Whether there are granules that nobody has used or populated yet.
-    pub(crate) fn is_cold(&self) -> bool {
-        self.warm.load(Ordering::Relaxed) < self.granules.lock().count()
-    }
-
-    /// Called by the `Memory` that owns them, as its last act.
-    fn release(&self, first: usize, granules: usize) {
-        self.granules.lock().release(first, granules);
-    }
-
-    /// Whether nobody owns a granule.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.granules.lock().is_idle()
-    }
-
-    /// Bytes that can be handed out.
-    pub(crate) fn capacity(&self) -> usize {
-        self.granules.lock().count() * GRANULE
     }
 }
 
@@ -331,60 +209,125 @@ pub(crate) fn fork(what: impl FnOnce()) -> rustix::process::Pid {
     }
 }
 
-/// How many flushes are under way, in a word of a staging file's head (see `witness.rs`). It has a mapping of its own, so
-/// that who counts keeps no slots.
-#[cfg(unix)]
-#[derive(Debug)]
-pub(crate) struct FlushCount(MmapRaw);
-
 #[cfg(unix)]
 impl FlushCount {
-    /// Where the word stands in the file.
-    pub(crate) const AT: usize = 64;
-
-    /// Maps the head of the staging file at `path`, which this process made.
-    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<FlushCount> {
-        let failed = |e| Error::io("map the head of the staging file", path, e);
-        let file = disk.open(path, true).map_err(failed)?;
-        if file.len().map_err(failed)? < Mapping::HEAD as u64 {
-            return Err(Error::new(ErrorKind::CorruptRecord, "the staging file was cut").at_path(path));
-        }
-        file.map(Mapping::HEAD).map(FlushCount).map_err(failed)
-    }
-
-    fn word(&self) -> &AtomicU64 {
+    pub(super) fn word(&self) -> &AtomicU64 {
         // SAFETY: the mapping is page-aligned, `HEAD` long and lives as long as `self`; `AT` is a multiple of 8 within it.
         // No `Memory` holds bytes of the head, so that this word is reached by these atomics only.
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(FlushCount::AT).cast()) }
     }
-
-    pub(crate) fn begin(&self) {
-        self.word().fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn end(&self) {
-        self.word().fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
-/// Stores two words at once, `low` first. As two stores the next load of all 16 bytes would have to wait for both,
-/// and a compiler makes two of it.
-#[inline]
-pub(crate) fn store_pair(out: &mut [u8; 16], low: u64, high: u64) {
+/// Stores the fixed header of a frame, all but the commit word: what is summed up of it in one piece, as the next load of it
+/// would have to wait for two, and a compiler makes two of it.
+#[inline(always)]
+fn store_header(out: &mut [u8], offset: u64, [time, lens]: [u64; 2]) {
+    let ([first, second, ..], _) = out.as_chunks_mut::<16>() else { return };
+    first[8..].copy_from_slice(&offset.to_le_bytes());
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_set_epi64x, _mm_storeu_si128};
-        // SAFETY: the pointer is to 16 bytes that are borrowed mutably; the store needs no alignment, and every
-        // x86-64 has both instructions.
-        unsafe {
-            let both = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
-            _mm_storeu_si128(out.as_mut_ptr().cast(), both);
-        }
+    // SAFETY: to 16 bytes that are borrowed mutably, with no need of alignment; every x86-64 has both instructions.
+    unsafe {
+        let both = _mm_set_epi64x(lens.cast_signed(), time.cast_signed());
+        _mm_storeu_si128(second.as_mut_ptr().cast(), both);
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        out[..8].copy_from_slice(&low.to_le_bytes());
-        out[8..].copy_from_slice(&high.to_le_bytes());
+        second[..8].copy_from_slice(&time.to_le_bytes());
+        second[8..].copy_from_slice(&lens.to_le_bytes());
+    }
+}
+
+/// Keys and values up to this length are summed up as they are stored; longer ones are faster copied, and then summed up in
+/// lanes.
+#[cfg(target_arch = "x86_64")]
+const SHORT: usize = 256;
+
+/// Fills what stands behind the header of `out`, a frame, with the key and the value that it is exactly long enough for, and
+/// returns the frame's checksum. Of the header all but the commit word is there.
+///
+/// All is summed up while it is in a register: what was just stored in other pieces could not be loaded before it has left
+/// the processor.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "pclmulqdq,avx")]
+fn fill_folded<const LONG_KEY: bool>(out: &mut [u8], key: &[u8], value: &[u8]) -> u32 {
+    let len = frame::FIXED + frame::align8(key.len()) + frame::align8(value.len());
+    assert!(out.len() == len && (LONG_KEY || key.len() <= 8), "the frame has another length");
+    let begins = frame::sum_begins(u64_at(out, 8), len);
+    let words_of = |rest: &[u8]| fold::words(frame::word_of(rest, 0), frame::word_of(rest, 8));
+    // SAFETY: what is loaded are 16 bytes of slices: of the header, which `out` has by its length; chunks of a key; of a value
+    // that has as many, those that begin no later than its last 16. What is stored goes to where the header ends, and then to
+    // behind what was stored before: each word of key and value once, two by two and at the end perhaps one, so that all are
+    // as many bytes as `out` has there.
+    unsafe {
+        let to = out.as_mut_ptr().add(frame::FIXED);
+        let mut filler = Filler { to, sum: Fold::begin(begins, _mm_loadu_si128(to.sub(16).cast())) };
+        let (pairs, rest) = if LONG_KEY { key.as_chunks::<16>() } else { (&[] as &[[u8; 16]], key) };
+        for pair in pairs {
+            filler.store(_mm_loadu_si128(pair.as_ptr().cast()));
+        }
+        // How much of the value stands in a pair with the key's last word.
+        let mut shared = 0;
+        match rest.len() {
+            0 => {}
+            len if value.is_empty() => return filler.end(words_of(rest), len),
+            1..=8 => {
+                filler.store(fold::words(frame::word_of(rest, 0), frame::word_of(value, 0)));
+                shared = 8;
+            }
+            _ => filler.store(words_of(rest)),
+        }
+        if value.len() < 16 {
+            let rest = value.get(shared..).unwrap_or_default();
+            return filler.end(words_of(rest), rest.len());
+        }
+        let mut from = value.as_ptr().add(shared);
+        let last = value.as_ptr().add(value.len() - 16);
+        while from <= last {
+            filler.store(_mm_loadu_si128(from.cast()));
+            from = from.add(16);
+        }
+        // The last 16 bytes but for those that were stored already.
+        let stored = from.offset_from_unsigned(last);
+        filler.end(fold::without_first(_mm_loadu_si128(last.cast()), stored), 16 - stored)
+    }
+}
+
+/// Where [`fill_folded`] stands.
+#[cfg(target_arch = "x86_64")]
+struct Filler {
+    to: *mut u8,
+    sum: Fold,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Filler {
+    /// Stores two words. Safe where there are 16 bytes at `to` that are the caller's to write.
+    #[target_feature(enable = "pclmulqdq,avx")]
+    #[inline]
+    unsafe fn store(&mut self, both: __m128i) {
+        // SAFETY: the caller's duty, and `to` moves to their end.
+        unsafe {
+            _mm_storeu_si128(self.to.cast(), both);
+            self.to = self.to.add(16);
+        }
+        self.sum.add(both);
+    }
+
+    /// Stores the last words, of which `len` bytes, at most 16, are not padding; the checksum. Safe where as many bytes, in whole
+    /// words, are the caller's to write at `to`.
+    #[target_feature(enable = "pclmulqdq,avx")]
+    #[inline]
+    unsafe fn end(mut self, words: __m128i, len: usize) -> u32 {
+        // SAFETY: the caller's duty: of more than 8 bytes two words, of fewer one.
+        match len {
+            0 => {}
+            1..=8 => unsafe {
+                _mm_storel_epi64(self.to.cast(), words);
+                self.sum.add_half(words);
+            },
+            _ => unsafe { self.store(words) },
+        }
+        self.sum.end()
     }
 }
 
@@ -560,6 +503,9 @@ pub(crate) struct ChunkWriter {
     /// Records before the cursor, and before the published counter.
     records: usize,
     published: usize,
+    /// Whether the processor has what [`fill_folded`] needs.
+    #[cfg(target_arch = "x86_64")]
+    folds: bool,
 }
 
 impl ChunkWriter {
@@ -586,7 +532,14 @@ impl ChunkWriter {
             internal,
             home,
         };
-        ChunkWriter { chunk: Arc::new(chunk), cursor: HEADER, records: 0, published: 0 }
+        ChunkWriter {
+            chunk: Arc::new(chunk),
+            cursor: HEADER,
+            records: 0,
+            published: 0,
+            #[cfg(target_arch = "x86_64")]
+            folds: fold::can_fold(),
+        }
     }
 
     /// What readers share.
@@ -665,14 +618,61 @@ impl<'a> Room<'a> {
         unsafe { std::slice::from_raw_parts_mut(base.add(self.writer.cursor), self.len) }
     }
 
-    /// Ends the frame that was written here: recovery believes it from now on, readers after [`ChunkWriter::publish`].
+    /// Writes the frame of `record` here, which has just this length, and ends it.
+    #[inline(always)] // of what the caller knows of the record nothing need be asked again
+    pub(crate) fn write(mut self, record: &Record<'_>, offset: u64, timestamp: Timestamp, bits: u8) {
+        let tag = self.fill(record, offset, timestamp, bits);
+        self.stage(tag, true);
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, record: &Record<'_>, offset: u64, timestamp: Timestamp, bits: u8) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+            let is_short = record.headers.is_empty() && key.len() <= SHORT && value.len() <= SHORT;
+            if is_short && self.writer.folds {
+                store_header(self.bytes(), offset, frame::fixed_words(record, timestamp, bits));
+                // SAFETY: the processor was asked for what the function needs when the chunk was begun.
+                return unsafe {
+                    match key.len() {
+                        ..=8 => fill_folded::<false>(self.bytes(), key, value),
+                        _ => fill_folded::<true>(self.bytes(), key, value),
+                    }
+                };
+            }
+        }
+        // A copy, so that the record need not lie in memory where it was appended.
+        let record = *record;
+        frame::write(self.bytes(), &record, offset, timestamp, bits, None)
+    }
+
+    /// Ends the frame of a value of `len` bytes that stands behind the fixed header here, with zeros behind it.
     #[inline]
-    pub(crate) fn stage(mut self, pure_tag: u32) {
-        let record = usize::from(!is_marker(self.bytes()));
+    pub(crate) fn write_around(mut self, len: usize, offset: u64, timestamp: Timestamp, bits: u8) {
+        store_header(self.bytes(), offset, frame::fixed_words_of_value(len, timestamp, bits));
+        let tag = self.sum();
+        self.stage(tag, true);
+    }
+
+    #[inline]
+    fn sum(&mut self) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.writer.folds && self.len <= SHORT {
+            // SAFETY: as above.
+            return unsafe { frame::checksum_folded(self.bytes()) };
+        }
+        frame::checksum_of(self.bytes())
+    }
+
+    /// Ends the frame that was written here: recovery believes it from now on, readers after [`ChunkWriter::publish`]. Whether
+    /// it is a record is for those who count them.
+    #[inline]
+    pub(crate) fn stage(self, pure_tag: u32, is_record: bool) {
         let Room { writer, len } = self;
         let (chunk, from, end) = (&*writer.chunk, writer.cursor, writer.cursor + len);
         chunk.marks.set(writer.records, from);
-        writer.records += record;
+        writer.records += usize::from(is_record);
         #[allow(clippy::cast_possible_truncation)] // at most MAX_LEN
         let word = commit_word(len as u32, pure_tag ^ mix(chunk.header.salt, from));
         // SAFETY: the cursor begins at `HEADER` and moves by lengths that `reserve` looked at, multiples of 8 that there is

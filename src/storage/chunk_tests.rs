@@ -35,6 +35,53 @@ fn stage(writer: &mut ChunkWriter, offset: u64, value: &[u8]) -> bool {
     writer.append(&Record::new(value), offset)
 }
 
+/// A frame that is summed up as it is stored has the bytes and the tag of one that is written and then summed up, whatever
+/// lay there before: with keys and values of every length on either side of what is short, and around a value in place.
+#[test]
+fn frames_that_are_folded_are_the_same() {
+    let bytes: Vec<u8> = (0..600u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 21) as u8).collect();
+    let headers: &[(&str, &[u8])] = &[("h", b"x")];
+    let lens = || (0..=40).chain([255, 256, 257]);
+    let (time, bits) = (Timestamp::from_nanos(-7), frame::flags::MORE);
+    let (mut writer, _) = writer(4096);
+    let mut offset = 10;
+    let mut check = |writer: &mut ChunkWriter, record: &Record<'_>, in_place: bool| {
+        let len = frame::frame_len(record, false).unwrap();
+        let mut expected = vec![0xAA; len];
+        let tag = frame::write(&mut expected, record, offset, time, bits, None);
+        let mut room = writer.reserve(len).unwrap();
+        room.bytes()[8..].fill(0x55);
+        if in_place {
+            room.bytes()[frame::FIXED..].copy_from_slice(&expected[frame::FIXED..]);
+            room.write_around(record.value.unwrap().len(), offset, time, bits);
+        } else {
+            room.write(record, offset, time, bits);
+        }
+        writer.publish();
+        let chunk = writer.chunk();
+        let end = chunk.committed();
+        let frame = FrameView::parse(chunk.bytes(end - len, end).unwrap()).unwrap();
+        assert_eq!(frame.bytes()[8..], expected[8..], "{record:?}");
+        assert_eq!(frame.tag(), tag ^ mix(99, end - len), "{record:?}");
+        offset += 1;
+        if writer.room() < 1200 {
+            *writer =
+                ChunkWriter::begin(Memory::heap(4096).unwrap(), SLOT, false, Arc::new(Drawer::default()));
+        }
+    };
+    let keys = lens().map(|len| Some(&bytes[..len])).chain([None]);
+    for key in keys {
+        for value in lens().map(|len| Some(&bytes[600 - len..])).chain([None]) {
+            for headers in [&[], headers] {
+                check(&mut writer, &Record { key, value, headers, ..Record::default() }, false);
+            }
+        }
+    }
+    for len in lens() {
+        check(&mut writer, &Record::new(&bytes[600 - len..]), true);
+    }
+}
+
 #[test]
 fn readers_see_what_was_published_and_no_more() {
     let (mut writer, _) = writer(1024);
@@ -268,9 +315,8 @@ impl ChunkWriter {
     pub(crate) fn append(&mut self, record: &crate::record::Record<'_>, offset: u64) -> bool {
         let len = crate::frame::frame_len(record, false).unwrap();
         let time = crate::clock::Timestamp::from_nanos(1);
-        let Some(mut room) = self.reserve(len) else { return false };
-        let tag = crate::frame::write(room.bytes(), record, offset, time, 0, None);
-        room.stage(tag);
+        let Some(room) = self.reserve(len) else { return false };
+        room.write(record, offset, time, 0);
         true
     }
 }

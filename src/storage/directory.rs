@@ -8,11 +8,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(unix)]
-use crate::storage::chunk::FlushCount;
 use crate::storage::descriptors::{Descriptors, is_out_of_descriptors};
 use crate::storage::disk::{Disk, Entry, EntryKind, Place, named};
 use crate::storage::file::{File, FileId, Latch, RawFile, Shared, as_storage};
+#[cfg(unix)]
+use crate::storage::mapping::FlushCount;
 
 /// The file that a writer holds locked.
 const LOCK: &str = "LOCK";

@@ -20,10 +20,10 @@ use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(unix)]
-use crate::storage::chunk::FlushCount;
 use crate::storage::descriptors::Descriptors;
 use crate::storage::disk::{Disk, named};
+#[cfg(unix)]
+use crate::storage::mapping::FlushCount;
 
 /// What a disk gives for an open file; one call each, short counts and interruptions included.
 pub(crate) trait RawFile: Send + Sync {

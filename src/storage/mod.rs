@@ -12,6 +12,8 @@ pub(crate) mod fault;
 pub(crate) mod file;
 #[cfg(unix)]
 pub(crate) mod granules;
+#[cfg(unix)]
+pub(crate) mod mapping;
 pub(crate) mod marks;
 pub(crate) mod origin;
 #[cfg(all(feature = "testing", target_os = "linux"))]

@@ -16,11 +16,11 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::frame::{FrameView, MAX_OFFSET, mix};
-#[cfg(unix)]
-use crate::storage::chunk::Mapping;
 use crate::storage::disk::Disk;
 #[cfg(unix)]
 use crate::storage::file::RawFile;
+#[cfg(unix)]
+use crate::storage::mapping::Mapping;
 use crate::storage::slot::{self, GRANULE, HEADER, SlotHeader};
 #[cfg(not(unix))]
 use crate::storage::staging::unsupported;

@@ -27,10 +27,10 @@ use std::sync::Arc;
 
 use crate::bytes::{put, u32_at, u64_at};
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(unix)]
-use crate::storage::chunk::Mapping;
 use crate::storage::disk::{Disk, named};
 use crate::storage::file::RawFile;
+#[cfg(unix)]
+use crate::storage::mapping::Mapping;
 use crate::storage::slot::GRANULE;
 use crate::storage::threads;
 

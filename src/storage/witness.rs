@@ -37,7 +37,7 @@ use crate::storage::staging::read_at;
 
 /// Where in the staging file the count of flushes stands ([`FlushCount`]), and behind it the testimony.
 ///
-/// [`FlushCount`]: crate::storage::chunk::FlushCount
+/// [`FlushCount`]: crate::storage::mapping::FlushCount
 const FLUSHES: usize = 64;
 const TESTIMONY: usize = FLUSHES + 8;
 /// Bytes of the testimony and its checksum.
