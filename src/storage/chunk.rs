@@ -319,13 +319,13 @@ impl Filler {
     #[inline]
     unsafe fn end(mut self, words: __m128i, len: usize) -> u32 {
         // SAFETY: the caller's duty: of more than 8 bytes two words, of fewer one.
-        match len {
-            0 => {}
-            1..=8 => unsafe {
+        unsafe {
+            if len > 8 {
+                self.store(words);
+            } else if len > 0 {
                 _mm_storel_epi64(self.to.cast(), words);
                 self.sum.add_half(words);
-            },
-            _ => unsafe { self.store(words) },
+            }
         }
         self.sum.end()
     }
