@@ -1,54 +1,25 @@
 //! Verifies many frames with one checksum.
 //!
 //! CRC-32 sums up a long stretch several times as fast as the same bytes in short frames. But each frame has a checksum of
-//! its own, which begins anew. So before a stretch of frames is summed up, the first 16 bytes of each, which its own checksum leaves
-//! out, are replaced by what leads from the end of the frame before to the beginning of this one:
+//! its own, which begins anew. So before a stretch of frames is summed up, the first 20 bytes of each are replaced by what leads from
+//! the end of the frame before to the beginning of this one's checksum:
 //!
 //! ```text
-//!                  ┌────────┬───┬───┬───────┬────────────────┐┌────────┬───┬ ...
-//!    bytes         │ !tag 0 │ 0 │ 0 │ entry │ what is summed ││ !tag 1 │ 0 │
-//!                  └────────┴───┴───┴───────┴────────────────┘└────────┴───┴ ...
-//!    state  !tag 0 ►        0   0   0      begin             !tag 1     0
+//!                  0        4   8   12  16      20
+//!                  ┌────────┬───┬───┬───┬───────┬───────────────┐┌────────┬───┬ ...
+//!    bytes         │ !tag 0 │ 0 │ 0 │ 0 │ mixed │ what is there ││ !tag 1 │ 0 │
+//!                  └────────┴───┴───┴───┴───────┴───────────────┘└────────┴───┴ ...
+//!    state  !tag 0 ►        0   0   0   0                      !tag 1     0
 //! ```
 //!
 //! The state of a checksum after a frame that is whole is the complement of its tag; put at the head of the next, it makes the
-//! state zero, which zeros leave as it is, and the entry makes it the one that the frame's checksum begins with. If all are whole,
+//! state zero, which zeros leave as it is. A checksum that begins with some state is that of the same bytes begun with zero, with
+//! the state mixed into the first four: the lower half of the timestamp. If all are whole,
 //! the checksum of the stretch is the last one's tag. An error in one of them leaves a difference that no frame after it takes away
 //! but by an error of its own: what is not seen is what a checksum of the block would not see.
 
-use crate::bytes::put;
-use crate::frame::{SUMMED, commit_word, sum_begins};
-
-/// The polynomial of CRC-32 (IEEE 802.3), reflected.
-const POLYNOMIAL: u32 = 0xEDB8_8320;
-
-/// For each byte of a state the four bytes that lead there from zero.
-static ENTRIES: [[u32; 256]; 4] = entries();
-
-const fn entries() -> [[u32; 256]; 4] {
-    let mut entries = [[0; 256]; 4];
-    let mut i = 0;
-    while i < 4 * 256 {
-        let mut state = ((i % 256) as u32) << (8 * (i / 256));
-        let mut bit = 0;
-        while bit < 32 {
-            // A step of the checksum shifts to the right and adds the polynomial, which has its highest bit set.
-            let was_added = state >> 31;
-            state = ((state ^ (was_added * POLYNOMIAL)) << 1) | was_added;
-            bit += 1;
-        }
-        entries[i / 256][i % 256] = state;
-        i += 1;
-    }
-    entries
-}
-
-/// The four bytes that lead a checksum from the state zero to `state`.
-#[inline]
-fn entry(state: u32) -> u32 {
-    let [a, b, c, d] = state.to_le_bytes();
-    ENTRIES[0][a as usize] ^ ENTRIES[1][b as usize] ^ ENTRIES[2][c as usize] ^ ENTRIES[3][d as usize]
-}
+use crate::bytes::{put, u32_at};
+use crate::frame::{FIXED, SUMMED, commit_word, sum_begins};
 
 /// Verifies frames that lie back to back.
 #[derive(Debug, Default)]
@@ -65,12 +36,12 @@ impl Verifier {
     /// What is stored here in words is not loaded from there: one load of them together would wait until they have left the
     /// processor, which takes as long as all the rest.
     #[inline]
-    pub(crate) fn push(&mut self, head: &mut [u8; SUMMED], len: usize, tag: u32, offset: u64) {
+    pub(crate) fn push(&mut self, head: &mut [u8; FIXED], len: usize, tag: u32, offset: u64) {
         #[allow(clippy::cast_possible_truncation)] // frames are no longer than 32 bits say
         self.heads.push([commit_word(len as u32, tag), offset]);
-        let entry = entry(!sum_begins(offset, len));
         head[..8].copy_from_slice(&u64::from(!self.tag).to_le_bytes());
-        head[8..].copy_from_slice(&(u64::from(entry) << 32).to_le_bytes());
+        head[8..SUMMED].fill(0);
+        mix_in(head, len, offset);
         self.tag = tag;
     }
 
@@ -81,6 +52,9 @@ impl Verifier {
         let mut rest = frames;
         for [commit, offset] in self.heads.drain(..) {
             let (frame, behind) = rest.split_at_mut(len_of(commit));
+            if let Some(head) = frame.first_chunk_mut() {
+                mix_in(head, len_of(commit), offset);
+            }
             put(frame, 0, &commit.to_le_bytes());
             put(frame, 8, &offset.to_le_bytes());
             rest = behind;
@@ -88,6 +62,13 @@ impl Verifier {
         self.tag = 0;
         whole
     }
+}
+
+/// Mixes what a frame's checksum begins with into its first four bytes, or takes it out again.
+#[inline]
+fn mix_in(head: &mut [u8; FIXED], len: usize, offset: u64) {
+    let mixed = u32_at(head, SUMMED) ^ !sum_begins(offset, len);
+    put(head, SUMMED, &mixed.to_le_bytes());
 }
 
 /// The length in a commit word.
@@ -99,7 +80,7 @@ fn len_of(commit_word: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::{u32_at, u64_at};
+    use crate::bytes::u64_at;
     use crate::clock::Timestamp;
     use crate::frame;
     use crate::record::Record;
