@@ -49,8 +49,9 @@ fn frames_that_are_folded_are_the_same() {
         let len = frame::frame_len(record, false).unwrap();
         let mut expected = vec![0xAA; len];
         let tag = frame::write(&mut expected, record, offset, time, bits, None);
+        // More than the frame, so that what is stored behind it shows.
+        writer.reserve(len + 16).unwrap().bytes()[8..].fill(0x55);
         let mut room = writer.reserve(len).unwrap();
-        room.bytes()[8..].fill(0x55);
         if in_place {
             room.bytes()[frame::FIXED..].copy_from_slice(&expected[frame::FIXED..]);
             room.write_around(record.value.unwrap().len(), offset, time, bits);
@@ -63,15 +64,18 @@ fn frames_that_are_folded_are_the_same() {
         let frame = FrameView::parse(chunk.bytes(end - len, end).unwrap()).unwrap();
         assert_eq!(frame.bytes()[8..], expected[8..], "{record:?}");
         assert_eq!(frame.tag(), tag ^ mix(99, end - len), "{record:?}");
+        assert_eq!(writer.reserved(16).unwrap()[8..], [0x55; 8], "{record:?}");
         offset += 1;
         if writer.room() < 1200 {
             *writer =
                 ChunkWriter::begin(Memory::heap(4096).unwrap(), SLOT, false, Arc::new(Drawer::default()));
         }
     };
-    let keys = lens().map(|len| Some(&bytes[..len])).chain([None]);
+    // Each in memory of just its length, so that the sanitizer sees a load from beside it.
+    let keys = lens().map(|len| Some(bytes[..len].to_vec())).chain([None]);
     for key in keys {
-        for value in lens().map(|len| Some(&bytes[600 - len..])).chain([None]) {
+        for value in lens().map(|len| Some(bytes[600 - len..].to_vec())).chain([None]) {
+            let (key, value) = (key.as_deref(), value.as_deref());
             for headers in [&[], headers] {
                 check(&mut writer, &Record { key, value, headers, ..Record::default() }, false);
             }
