@@ -132,6 +132,26 @@ fn rows_of(cells: impl Iterator<Item = String>) -> Vec<Row> {
     cells.map(|cell| (None, Some(format!("{{\"a\":{cell},\"b\":\"{cell}\"}}").into_bytes()))).collect()
 }
 
+/// A cell of eight bytes or more is first taken to be as long as the one before, so it may come to hold what ends cells.
+#[test]
+fn a_cell_may_hold_what_ends_it() {
+    let literals = [",\"b\":", ",\"a longer literal\":", ",\"a literal of more than thirty-two bytes\":"];
+    for literal in literals {
+        let row = |a: String, b: &str| (None, Some(format!("{{\"a\":{a}{literal}{b}}}").into_bytes()));
+        for shorter in 0..=literal.len() + 9 {
+            let holds = format!("{}{literal}{}", "1".repeat(8), "2".repeat(9));
+            let rows = [
+                row("3".repeat(literal.len() + 17), "4"),
+                row(holds.clone(), "5"),
+                row(holds[shorter..].to_owned(), "6"),
+                row("7".repeat(30), "8"),
+                row(String::new(), ""),
+            ];
+            round_trip(&frames(&rows.iter().cycle().take(100).cloned().collect::<Vec<_>>()));
+        }
+    }
+}
+
 #[test]
 fn numbers_of_every_length_come_back() {
     let mut random = Random(5);

@@ -13,7 +13,7 @@ const FULL: u8 = 3;
 const MAX_WORDS: usize = 256;
 /// Four times as many, so that a word is nearly always in the first slot that is looked at.
 const SLOTS: usize = 1024;
-/// How many rows a hole keeps memory for when it is cleared.
+/// How many cells, and bytes of words, memory is kept for.
 const MAX_SPARE: usize = 2048;
 
 /// Powers of ten, each as a mark in front of as many digits.
@@ -28,27 +28,11 @@ const MARKS: [u64; 20] = {
 /// How many digits may have a mark in front.
 const MAX_MARKED: usize = 18;
 
-/// What all cells of a hole are so far.
-#[derive(Clone, Copy, Default)]
-enum Kind {
-    #[default]
-    Empty,
-    /// Without zeros in front.
-    Numbers,
-    /// At least one with zeros in front: all have a mark.
-    Marked,
-    Words,
-    /// Something else; nothing more is taken.
-    Mixed,
-}
-
-/// The cells of one hole, being gathered.
+/// What the cells of a hole become, kept for the next hole.
 #[derive(Default)]
-pub(super) struct Hole {
-    kind: Kind,
+pub(super) struct Scratch {
     /// The numbers, or the index of each word.
     values: Vec<u64>,
-    longest: usize,
     words: Vec<Word>,
     /// The words back to back.
     bytes: Vec<u8>,
@@ -64,61 +48,93 @@ struct Word {
     len: usize,
 }
 
-impl Hole {
-    /// Forgets all cells.
+/// Why cells are no numbers.
+enum Not {
+    /// One has zeros in front.
+    Plain,
+    Number,
+}
+
+impl Scratch {
+    /// Forgets what was long.
     pub(super) fn clear(&mut self) {
-        self.kind = Kind::Empty;
         self.values.clear();
         self.values.shrink_to(MAX_SPARE);
-        self.longest = 0;
-        self.words.clear();
         self.bytes.clear();
         self.bytes.shrink_to(MAX_SPARE);
+    }
+
+    /// Writes cells: for each the bytes that begin with it, and how long it is.
+    #[inline]
+    pub(super) fn encode<'a>(
+        &mut self,
+        cells: impl Iterator<Item = (&'a [u8], usize)> + Clone,
+        out: &mut Vec<u8>,
+    ) {
+        let form = match self.take_numbers(cells.clone()) {
+            Ok(()) => Some(NUMBERS),
+            Err(Not::Plain) => self.take_marked(cells.clone()).then_some(MARKED),
+            Err(Not::Number) => None,
+        };
+        if let Some(form) = form {
+            out.push(form);
+            ints::encode(&self.values, out);
+        } else if self.take_words(cells.clone()) {
+            out.push(WORDS);
+            ints::put_varint(out, self.words.len() as u64);
+            self.words.iter().for_each(|word| put_bytes(out, &self.bytes[word.at..word.at + word.len]));
+            ints::encode(&self.values, out);
+        } else {
+            out.push(FULL);
+            Plain::encode(cells.map(|(rest, len)| &rest[..len]), out);
+        }
+    }
+
+    #[inline]
+    fn take_numbers<'a>(&mut self, cells: impl Iterator<Item = (&'a [u8], usize)>) -> Result<(), Not> {
+        self.values.clear();
+        for (rest, len) in cells {
+            let v = number(rest, len).ok_or(Not::Number)?;
+            if len > 1 && rest[0] == b'0' {
+                return Err(Not::Plain);
+            }
+            self.values.push(v);
+        }
+        Ok(())
+    }
+
+    /// With a mark in front, so that zeros count.
+    fn take_marked<'a>(&mut self, cells: impl Iterator<Item = (&'a [u8], usize)>) -> bool {
+        self.values.clear();
+        for (rest, len) in cells {
+            match number(rest, len) {
+                Some(v) if len <= MAX_MARKED => self.values.push(v + MARKS[len]),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    #[inline]
+    fn take_words<'a>(&mut self, cells: impl Iterator<Item = (&'a [u8], usize)>) -> bool {
+        self.values.clear();
+        self.words.clear();
+        self.bytes.clear();
         self.slots.clear();
+        self.slots.resize(SLOTS, 0);
+        for (rest, len) in cells {
+            match self.word(rest, len) {
+                Some(nth) => self.values.push(nth),
+                None => return false,
+            }
+        }
+        true
     }
 
-    /// Adds the cell of `len` bytes that `rest` begins with.
+    /// Which of the words it is that `rest` begins with; none where there would be too many.
     #[inline]
-    pub(super) fn take(&mut self, rest: &[u8], len: usize) {
-        match self.kind {
-            Kind::Words => self.take_word(rest, len),
-            Kind::Mixed => {}
-            kind => match (number(rest, len), kind) {
-                (Some(v), Kind::Marked) if len <= MAX_MARKED => self.values.push(v + MARKS[len]),
-                (Some(v), Kind::Empty | Kind::Numbers) if len == 1 || rest[0] != b'0' => {
-                    self.kind = Kind::Numbers;
-                    self.longest = self.longest.max(len);
-                    self.values.push(v);
-                }
-                (Some(v), Kind::Empty | Kind::Numbers) => self.mark(v, len),
-                (None, Kind::Empty) => {
-                    self.kind = Kind::Words;
-                    self.take_word(rest, len);
-                }
-                _ => self.kind = Kind::Mixed,
-            },
-        }
-    }
-
-    /// Adds the first number with zeros in front: from now on zeros count.
-    fn mark(&mut self, v: u64, len: usize) {
-        if self.longest.max(len) > MAX_MARKED {
-            self.kind = Kind::Mixed;
-            return;
-        }
-        self.kind = Kind::Marked;
-        for v in &mut self.values {
-            *v += MARKS[1 + v.checked_ilog10().unwrap_or(0) as usize];
-        }
-        self.values.push(v + MARKS[len]);
-    }
-
-    #[inline]
-    fn take_word(&mut self, rest: &[u8], len: usize) {
+    fn word(&mut self, rest: &[u8], len: usize) -> Option<u64> {
         let key = if len <= 8 { word(rest, len) } else { hash(&rest[..len]) };
-        if self.slots.is_empty() {
-            self.slots.resize(SLOTS, 0);
-        }
         let mut slot = ((key ^ len as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
         loop {
             match usize::from(self.slots[slot]) {
@@ -127,8 +143,7 @@ impl Hole {
                     let known = &self.words[nth - 1];
                     let same = known.key == key && known.len == len;
                     if same && (len <= 8 || self.bytes[known.at..known.at + len] == rest[..len]) {
-                        self.values.push(nth as u64 - 1);
-                        return;
+                        return Some(nth as u64 - 1);
                     }
                     slot = (slot + 1) % SLOTS;
                 }
@@ -136,53 +151,15 @@ impl Hole {
         }
     }
 
-    fn add_word(&mut self, key: u64, cell: &[u8], slot: usize) {
-        if self.words.len() == MAX_WORDS {
-            self.kind = Kind::Mixed;
-            return;
+    fn add_word(&mut self, key: u64, cell: &[u8], slot: usize) -> Option<u64> {
+        let nth = self.words.len();
+        if nth == MAX_WORDS {
+            return None;
         }
-        self.values.push(self.words.len() as u64);
         self.words.push(Word { key, at: self.bytes.len(), len: cell.len() });
         self.bytes.extend_from_slice(cell);
-        self.slots[slot] = self.words.len() as u16; // at most as many as there may be
-    }
-
-    /// Whether the cells are neither numbers nor words: not all of them are here.
-    pub(super) fn is_mixed(&self) -> bool {
-        matches!(self.kind, Kind::Mixed)
-    }
-
-    /// Writes the cells, all of which are here.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        match self.kind {
-            // Where there are no rows, nothing is written.
-            Kind::Empty | Kind::Mixed => return,
-            Kind::Numbers => out.push(NUMBERS),
-            Kind::Marked => out.push(MARKED),
-            Kind::Words => {
-                out.push(WORDS);
-                ints::put_varint(out, self.words.len() as u64);
-                self.words.iter().for_each(|word| put_bytes(out, &self.bytes[word.at..word.at + word.len]));
-            }
-        }
-        ints::encode(&self.values, out);
-    }
-
-    /// Writes `cells`, which the hole found to be of several kinds: as words where they are few, else in full.
-    pub(super) fn encode_mixed<'a>(
-        &mut self,
-        cells: impl Iterator<Item = &'a [u8]> + Clone,
-        out: &mut Vec<u8>,
-    ) {
-        self.clear();
-        self.kind = Kind::Words;
-        cells.clone().for_each(|cell| self.take(cell, cell.len()));
-        if self.is_mixed() {
-            out.push(FULL);
-            Plain::encode(cells, out);
-        } else {
-            self.encode(out);
-        }
+        self.slots[slot] = nth as u16 + 1; // at most as many as there may be
+        Some(nth as u64)
     }
 }
 

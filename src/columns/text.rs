@@ -17,11 +17,13 @@
 
 use std::cell::RefCell;
 
-use crate::columns::holes::{Cells, Hole, put_bytes};
+use crate::columns::holes::{Cells, Scratch, put_bytes};
 use crate::columns::input::{ColumnsError, Input};
 use crate::columns::ints;
 use crate::columns::strings::{Piece, Plain, Strings};
 
+/// Cells from this many bytes on are first taken to be as long as the one before; shorter ones are found as fast.
+const LONG: usize = 8;
 /// How many rows are looked at for what is the same in all.
 const SAMPLE: usize = 16;
 /// How many kinds of punctuation get templates.
@@ -30,12 +32,10 @@ const SKELETONS: usize = 8;
 const MAX_HOLES: usize = 64;
 /// How long a row may be that is looked at.
 const MAX_ROW: usize = 4096;
-/// How many holes a thread keeps for its next block.
-const MAX_SPARE: usize = MAX_HOLES;
 
 thread_local! {
-    /// Holes to be filled again. Of a thread, since there are few that write, and partitions may be many.
-    static SPARE: RefCell<Vec<Hole>> = const { RefCell::new(Vec::new()) };
+    /// Memory for the next block. Of a thread, since there are few that write, and partitions may be many.
+    static SPARE: RefCell<Scratch> = RefCell::default();
 }
 
 /// Whether a byte belongs to a token.
@@ -54,52 +54,58 @@ fn token_len(bytes: &[u8]) -> usize {
     bytes.iter().position(|b| !IN_TOKEN[usize::from(*b)]).unwrap_or(bytes.len())
 }
 
-/// Literals with holes between them.
+/// Literals with holes between them: one literal more than there are holes, the first and the last perhaps empty.
 struct Template {
-    /// What stands before each hole.
     literals: Vec<Literal>,
-    /// What stands after the last one.
-    last: Vec<u8>,
 }
 
-/// What stands before a hole.
+/// What stands before a hole, or at the end.
 struct Literal {
     bytes: Vec<u8>,
-    /// The first bytes as a number, and which of its bits count: most literals are compared at once.
+    /// The first 16 bytes and the last 16 as numbers: most literals are compared at once, the others by their two ends first.
     head: u128,
+    tail: u128,
+    /// Which bits of the head count.
     mask: u128,
-    /// The byte that ends the hole; none where the row ends there.
-    end: Option<u8>,
+    /// So long that a hole is taken to end where the literal stands, without a look at what is before it.
+    tells: bool,
 }
 
 impl Literal {
-    /// `end` is not known yet.
     fn new(bytes: Vec<u8>) -> Self {
         let mut head = [0; 16];
         let len = bytes.len().min(16);
         head[..len].copy_from_slice(&bytes[..len]);
         let mask = if len == 16 { u128::MAX } else { (1 << (8 * len)) - 1 };
-        Literal { bytes, head: u128::from_le_bytes(head), mask, end: None }
+        let tail = bytes.last_chunk().map_or(0, |tail| u128::from_le_bytes(*tail));
+        Literal { tells: len > 1, bytes, head: u128::from_le_bytes(head), tail, mask }
     }
 
     /// Whether `rest` begins with the literal.
     #[inline]
     fn begins(&self, rest: &[u8]) -> bool {
+        let len = self.bytes.len();
         match rest.first_chunk() {
-            Some(head) if self.bytes.len() <= 16 => (u128::from_le_bytes(*head) ^ self.head) & self.mask == 0,
+            Some(head) if (u128::from_le_bytes(*head) ^ self.head) & self.mask != 0 => false,
+            Some(_) if len <= 16 => true,
+            Some(_) if len <= 32 => {
+                let tail = rest.get(..len).and_then(<[u8]>::last_chunk);
+                tail.is_some_and(|tail| u128::from_le_bytes(*tail) == self.tail)
+            }
             _ => rest.starts_with(&self.bytes),
         }
     }
 
-    /// How long the hole is that `rest` begins with.
+    /// How long the hole is that `rest` begins with, and that ends with this.
     #[inline]
-    fn hole(&self, rest: &[u8]) -> Option<usize> {
-        self.end.map_or(Some(rest.len()), |end| find(end, rest))
+    fn find(&self, rest: &[u8]) -> Option<usize> {
+        let len = self.bytes.first().map_or(Some(rest.len()), |end| find(*end, rest))?;
+        (len > 0 && self.begins(&rest[len..])).then_some(len)
     }
 }
 
 /// Where a cell begins in its row, and how long it is.
-type Span = (usize, usize);
+type Span = (u32, u32);
 
 /// Where `byte` first stands in `bytes`; eight at a time.
 #[inline]
@@ -139,35 +145,47 @@ impl Template {
                 }
             }
         }
-        let ends = literals.iter().skip(1).map(|next: &Literal| next.bytes.first()).chain([literal.first()]);
-        let ends: Vec<_> = ends.map(|end| end.copied()).collect();
-        literals.iter_mut().zip(ends).for_each(|(literal, end)| literal.end = end);
-        Template { literals, last: literal }
+        // What comes last says nothing of the hole before it, that has to end with the row.
+        literals.push(Literal { tells: false, ..Literal::new(literal) });
+        Template { literals }
     }
 
     fn holes(&self) -> usize {
-        self.literals.len()
+        self.literals.len() - 1
     }
 
-    /// Finds what fills the holes; false where `row` does not fit.
+    /// Finds what fills the holes; false where `row` does not fit. Where a span has a length, as it was in the row before, that
+    /// one is tried first: what is found there may be any bytes, since they go back where they were.
     #[inline]
-    fn split(&self, row: &[u8], spans: &mut [Span; MAX_HOLES]) -> bool {
-        let mut rest = row;
-        for (literal, span) in self.literals.iter().zip(spans) {
-            if !literal.begins(rest) {
-                return false;
-            }
-            rest = &rest[literal.bytes.len()..];
-            match literal.hole(rest) {
-                None | Some(0) => return false,
-                Some(len) => {
-                    *span = (row.len() - rest.len(), len);
-                    rest = &rest[len..];
-                }
-            }
+    fn split(&self, row: &[u8], spans: &mut [Span]) -> bool {
+        let Some((first, literals)) = self.literals.split_first() else { return false };
+        if !first.begins(row) {
+            return false;
         }
-        rest == self.last
+        let mut at = first.bytes.len();
+        for (literal, span) in literals.iter().zip(spans) {
+            let (rest, before) = (&row[at..], span.1 as usize);
+            let as_before = literal.tells
+                && before >= LONG
+                && rest.get(before..).is_some_and(|behind| literal.begins(behind));
+            let len = match as_before {
+                true => before,
+                false => match literal.find(rest) {
+                    Some(len) => len,
+                    None => return false,
+                },
+            };
+            #[allow(clippy::cast_possible_truncation)] // a block has no more than 64 MiB
+            let found = (at as u32, len as u32);
+            *span = found;
+            at += len + literal.bytes.len();
+        }
+        at == row.len()
     }
+}
+
+fn cell(row: &[u8], (at, len): Span) -> &[u8] {
+    &row[at as usize..][..len as usize]
 }
 
 /// Rows of a sample that have the same punctuation, and which of their tokens never change.
@@ -175,7 +193,7 @@ struct Kind<'a> {
     row: &'a [u8],
     /// A hole for each token.
     open: Template,
-    spans: [Span; MAX_HOLES],
+    spans: Vec<Span>,
     fixed: Vec<bool>,
     count: usize,
 }
@@ -184,7 +202,7 @@ impl<'a> Kind<'a> {
     /// The kind of `row`; none where it has no tokens, or too much.
     fn of(row: &'a [u8]) -> Option<Self> {
         let open = (row.len() <= MAX_ROW).then(|| Template::of(row, &[]))?;
-        let (mut spans, holes) = ([(0, 0); MAX_HOLES], open.holes());
+        let (holes, mut spans) = (open.holes(), vec![(0, 0); open.holes()]);
         ((1..=MAX_HOLES).contains(&holes) && open.split(row, &mut spans)).then(|| {
             let fixed = vec![true; holes];
             Kind { row, open, spans, fixed, count: 1 }
@@ -193,15 +211,15 @@ impl<'a> Kind<'a> {
 
     /// Takes `row` in, if it has the same punctuation.
     fn takes(&mut self, row: &[u8]) -> bool {
-        let (mut spans, holes) = ([(0, 0); MAX_HOLES], self.fixed.len());
+        let mut spans = vec![(0, 0); self.open.holes()];
         if !self.open.split(row, &mut spans)
-            || spans[..holes].iter().any(|(at, len)| token_len(&row[*at..at + len]) < *len)
+            || spans.iter().any(|span| token_len(cell(row, *span)) < span.1 as usize)
         {
             return false;
         }
         self.count += 1;
-        for (fixed, ((at, len), mine)) in self.fixed.iter_mut().zip(spans.iter().zip(&self.spans)) {
-            *fixed &= row[*at..at + len] == self.row[mine.0..mine.0 + mine.1];
+        for (fixed, (span, mine)) in self.fixed.iter_mut().zip(spans.iter().zip(&self.spans)) {
+            *fixed &= cell(row, *span) == cell(self.row, *mine);
         }
         true
     }
@@ -224,40 +242,50 @@ fn templates(rows: &[&[u8]]) -> Vec<Template> {
     templates
 }
 
+/// The rows that fit a template, and where their cells are: as many spans for each as there are holes.
+#[derive(Default)]
+struct Fitting<'a> {
+    rows: Vec<&'a [u8]>,
+    spans: Vec<Span>,
+}
+
+impl<'a> Fitting<'a> {
+    /// Takes `row` in, if it fits.
+    #[inline]
+    fn take(&mut self, template: &Template, row: &'a [u8]) -> bool {
+        let (holes, end) = (template.holes(), self.spans.len());
+        if end == 0 {
+            self.spans.resize(holes, (0, 0));
+        } else {
+            self.spans.extend_from_within(end - holes..);
+        }
+        let fits = template.split(row, &mut self.spans[end..]);
+        if fits {
+            self.rows.push(row);
+        } else {
+            self.spans.truncate(end);
+        }
+        fits
+    }
+}
+
 /// Writes `rows`; false where most fit no template, and then `out` is as it was.
 pub(super) fn encode(rows: &[&[u8]], out: &mut Vec<u8>) -> bool {
     let templates = templates(rows);
-    if templates.is_empty() {
-        return false;
-    }
-    let mut spare = SPARE.try_with(RefCell::take).unwrap_or_default();
-    let done = encode_by(&templates, rows, &mut spare, out);
-    spare.truncate(MAX_SPARE);
-    spare.iter_mut().for_each(Hole::clear);
-    let _ = SPARE.try_with(|kept| kept.replace(spare));
-    done
-}
-
-/// Writes `rows` by means of `templates`, with `holes` whose content is of no interest.
-fn encode_by(templates: &[Template], rows: &[&[u8]], holes: &mut Vec<Hole>, out: &mut Vec<u8>) -> bool {
-    let mut starts = Vec::with_capacity(templates.len());
-    let count = templates.iter().fold(0, |at, template| {
-        starts.push(at);
-        at + template.holes()
-    });
-    holes.resize_with(count.max(holes.len()), Hole::default);
+    let mut fitting: Vec<Fitting<'_>> = templates.iter().map(|_| Fitting::default()).collect();
+    let Some(most) = fitting.first_mut() else { return false };
+    most.rows.reserve(rows.len());
+    most.spans.reserve(rows.len() * templates[0].holes());
     let (mut ids, mut odd, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
-    let mut spans = [(0, 0); MAX_HOLES];
     for row in rows {
         // Rows of a kind come together, and the closest template is the cheapest.
-        let others = (0..templates.len()).filter(|at| *at != last);
-        let found = std::iter::once(last).chain(others).find(|at| templates[*at].split(row, &mut spans));
+        let mut found = fitting[last].take(&templates[last], row).then_some(last);
+        if found.is_none() {
+            let mut others = (0..templates.len()).filter(|at| *at != last);
+            found = others.find(|at| fitting[*at].take(&templates[*at], row));
+        }
         match found {
-            Some(id) => {
-                last = id;
-                let holes = &mut holes[starts[id]..][..templates[id].holes()];
-                holes.iter_mut().zip(&spans).for_each(|(hole, (at, len))| hole.take(&row[*at..], *len));
-            }
+            Some(id) => last = id,
             None => {
                 odd.push(*row);
                 if odd.len() * 2 > rows.len() {
@@ -268,32 +296,26 @@ fn encode_by(templates: &[Template], rows: &[&[u8]], holes: &mut Vec<Hole>, out:
         ids.push(found.unwrap_or(templates.len()) as u64);
     }
     ints::put_varint(out, templates.len() as u64);
-    for template in templates {
+    for template in &templates {
         ints::put_varint(out, template.holes() as u64);
         template.literals.iter().for_each(|literal| put_bytes(out, &literal.bytes));
-        put_bytes(out, &template.last);
     }
     ints::encode(&ids, out);
     Plain::encode(odd.iter().copied(), out);
-    for (id, template) in templates.iter().enumerate() {
-        let holes = &mut holes[starts[id]..][..template.holes()];
-        // What is neither numbers nor words is worth another look at the rows.
-        let mut cells: Vec<&[u8]> = Vec::new();
-        if holes.iter().any(Hole::is_mixed) {
-            for row in rows.iter().zip(&ids).filter(|(_, of)| **of == id as u64).map(|(row, _)| row) {
-                template.split(row, &mut spans);
-                cells.extend(spans[..holes.len()].iter().map(|(at, len)| &row[*at..at + len]));
-            }
-        }
-        let step = holes.len();
-        for (nth, hole) in holes.iter_mut().enumerate() {
-            if hole.is_mixed() {
-                hole.encode_mixed(cells.iter().skip(nth).step_by(step).copied(), out);
-            } else {
-                hole.encode(out);
-            }
+    let mut scratch = SPARE.try_with(RefCell::take).unwrap_or_default();
+    for (template, Fitting { rows, spans }) in templates.iter().zip(&fitting) {
+        let holes = template.holes();
+        // Where there are no rows, nothing is written.
+        for hole in 0..if rows.is_empty() { 0 } else { holes } {
+            let spans = spans.chunks_exact(holes).map(|spans| spans[hole]);
+            scratch.encode(
+                rows.iter().zip(spans).map(|(row, (at, len))| (&row[at as usize..], len as usize)),
+                out,
+            );
         }
     }
+    scratch.clear();
+    let _ = SPARE.try_with(|kept| kept.replace(scratch));
     true
 }
 

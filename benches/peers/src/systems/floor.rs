@@ -1,32 +1,37 @@
 //! Physical floors: what the machine gives to something that is no log at all.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::blocks::{BLOCK, Bare, BareBlocks, OurBlocks, Ours};
 use super::grouped::Grouped;
+use super::idle::{Beside, Empty};
 use super::passing::{Framed, Line, Locked};
+use super::replayed::Replayed;
 use super::{Arrivals, Config, Durability, FlushBy, Opening, Store, System, Tail};
 use crate::Result;
 use crate::feed::{Item, Tally};
-use crate::workloads::Probe::{Append, Batch, Hot, Latency, Park, Sustained, Sync, Tail as Follow, Ticks};
+use crate::workloads::Probe::{
+    Append, Batch, Hot, Latency, Park, Reopen, Sustained, Sync, Tail as Follow, Ticks,
+};
 
 pub static SYSTEM: System = System {
     name: "floor",
     configs: &[
         Config { name: PWRITE, durability: Durability::Process, probes: &[Append, Batch, Ticks, Sustained] },
         Config { name: CHECKED, durability: Durability::Process, probes: &[Append] },
+        Config { name: AS_OURS, durability: Durability::Process, probes: &[Append, Batch, Sustained] },
         Config { name: "copy into warm memory", durability: Durability::Memory, probes: &[Append, Latency] },
         Config { name: FRAMED, durability: Durability::Process, probes: &[Append, Latency] },
         Config { name: LOCKED, durability: Durability::Process, probes: &[Append] },
         Config { name: "CRC-32 of the bytes", durability: Durability::Memory, probes: &[Append] },
         Config { name: "empty loop", durability: Durability::Memory, probes: &[Latency] },
+        Config { name: BESIDE, durability: Durability::Memory, probes: &[Latency] },
         Config { name: "write + fdatasync", durability: Durability::Disk, probes: &[Sync] },
         Config { name: PREALLOCATED, durability: Durability::Disk, probes: &[Sync] },
         Config { name: GROUPED, durability: Durability::Disk, probes: &[Sync] },
@@ -38,6 +43,7 @@ pub static SYSTEM: System = System {
         Config { name: CONDVAR, durability: Durability::Memory, probes: &[Park] },
         Config { name: "bare scan", durability: Durability::None, probes: &[Hot] },
         Config { name: LZ4, durability: Durability::Memory, probes: &[Ticks] },
+        Config { name: REPLAYED, durability: Durability::None, probes: &[Reopen] },
     ],
     open,
 };
@@ -45,6 +51,10 @@ pub static SYSTEM: System = System {
 const PWRITE: &str = "64 KiB pwrite, pread";
 /// The same, with the CRC-32 of each piece that is written and that is read.
 const CHECKED: &str = "64 KiB pwrite, pread, CRC-32";
+/// That, of as many bytes as ours are on the disk.
+const AS_OURS: &str = "64 KiB pwrite, pread, CRC-32, frames as long as ours";
+/// An append that does nothing, while another thread writes what it would have appended.
+const BESIDE: &str = "empty loop beside pwrite";
 /// The least that an append does which is checksummed and outlives the process.
 const FRAMED: &str = "CRC-32 and copy into a mapped file";
 /// The same by one of many who may append.
@@ -60,7 +70,7 @@ const PREALLOCATED: &str = "write + fdatasync, preallocated";
 const GROUPED: &str = "write + fdatasync, in groups";
 /// Of blocks of 64 KiB, on one core.
 const LZ4: &str = "lz4";
-const BLOCK: usize = 64 << 10;
+const REPLAYED: &str = "64 MiB read, CRC-32, written";
 
 fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
     let path = opening.dir.join("floor");
@@ -71,6 +81,7 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         LOCKED => Box::new(Locked(Mutex::new(Framed::open(&path, false)?))),
         "CRC-32 of the bytes" => Box::new(Crc(0)),
         "empty loop" => Box::new(Empty),
+        BESIDE => Box::new(Beside::open(&path)?),
         "write + fdatasync" => Box::new(Flushed { file: File::create(path)? }),
         PREALLOCATED => {
             let file = File::create(path)?;
@@ -86,101 +97,14 @@ fn open(opening: &Opening<'_>) -> Result<Box<dyn Store>> {
         "futex wake-up" => Box::new(Futex(Arc::default())),
         UNPARK => Box::new(Woken(Arc::new(Bell::new(Ring::Unpark)))),
         CONDVAR => Box::new(Woken(Arc::new(Bell::new(Ring::Condvar)))),
+        REPLAYED => Box::new(Replayed::open(opening.dir)?),
         "bare scan" => Box::<Scan>::default(),
         LZ4 => {
             Box::new(Lz4 { blocks: vec![Vec::new()], warm: false, at: 0, filled: 0, out: vec![0; 2 * BLOCK] })
         }
-        _ => {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-            let checks = opening.config == CHECKED;
-            Box::new(Blocks { path, file, at: 0, block: Vec::with_capacity(BLOCK), checks })
-        }
+        AS_OURS => Box::new(OurBlocks::open(path, true)?),
+        _ => Box::new(BareBlocks::open(path, opening.config == CHECKED)?),
     })
-}
-
-/// Frames of a length, a key and a value, written 64 KiB at a time.
-struct Blocks {
-    path: PathBuf,
-    file: File,
-    at: u64,
-    block: Vec<u8>,
-    checks: bool,
-}
-
-impl Blocks {
-    fn check(&self, bytes: &[u8]) {
-        if self.checks {
-            std::hint::black_box(crc32fast::hash(bytes));
-        }
-    }
-
-    fn spill(&mut self) -> Result<()> {
-        self.check(&self.block);
-        self.file.write_all_at(&self.block, self.at)?;
-        self.at += self.block.len() as u64;
-        self.block.clear();
-        Ok(())
-    }
-}
-
-fn frame(block: &mut Vec<u8>, key: &[u8; 8], value: &[u8]) {
-    block.extend_from_slice(&(value.len() as u32).to_le_bytes());
-    block.extend_from_slice(key);
-    block.extend_from_slice(value);
-}
-
-impl Store for Blocks {
-    #[inline]
-    fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
-        if self.block.len() + 12 + value.len() > BLOCK {
-            self.spill()?;
-        }
-        frame(&mut self.block, key, value);
-        Ok(())
-    }
-
-    fn append_batch(&mut self, batch: &[Item<'_>]) -> Result<()> {
-        batch.iter().try_for_each(|(key, value)| self.append(key, value))
-    }
-
-    fn read_all(&mut self, tally: &mut Tally) -> Result<()> {
-        let mut file = File::open(&self.path)?;
-        let (mut buffer, mut filled) = (vec![0; BLOCK], 0);
-        loop {
-            let read = file.read(&mut buffer[filled..])?;
-            if read == 0 {
-                return Ok(());
-            }
-            self.check(&buffer[filled..filled + read]);
-            filled += read;
-            let mut at = 0;
-            while let Some(&len) = buffer[at..filled].first_chunk::<4>() {
-                let end = at + 12 + u32::from_le_bytes(len) as usize;
-                if end > filled {
-                    break;
-                }
-                if !tally.take(&buffer[at + 12..end]) {
-                    return Ok(());
-                }
-                at = end;
-            }
-            buffer.copy_within(at..filled, 0);
-            filled -= at;
-        }
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        self.spill()
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        Ok(self.file.sync_data()?)
-    }
-
-    fn close(mut self: Box<Self>) -> Result<()> {
-        self.spill()?;
-        self.sync()
-    }
 }
 
 /// What one core compresses: the blocks are made while nothing is timed, then only compressed, one each time that
@@ -203,7 +127,7 @@ impl Store for Lz4 {
             if full {
                 self.blocks.push(Vec::with_capacity(BLOCK));
             }
-            self.blocks.last_mut().into_iter().for_each(|block| frame(block, key, value));
+            self.blocks.last_mut().into_iter().for_each(|block| Bare::push(block, key, value));
         } else if full {
             let block = &self.blocks[self.at % self.blocks.len()];
             lz4_flex::block::compress_into(block, &mut self.out)?;
@@ -228,41 +152,20 @@ impl Store for Lz4 {
     }
 }
 
-/// Frames as ours lay them out, 32 bytes before the key and all of it padded to 8, back to back in memory.
+/// Frames as ours lay them out, back to back in memory.
 #[derive(Default)]
 struct Scan {
     frames: Vec<u8>,
 }
 
-impl Scan {
-    const HEAD: usize = 32;
-}
-
 impl Store for Scan {
     fn append(&mut self, key: &[u8; 8], value: &[u8]) -> Result<()> {
-        let len = (Scan::HEAD + 8 + value.len()).next_multiple_of(8);
-        let end = self.frames.len() + len;
-        self.frames.extend_from_slice(&(len as u32).to_le_bytes());
-        self.frames.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        self.frames.resize(end - len + Scan::HEAD, 0);
-        self.frames.extend_from_slice(key);
-        self.frames.extend_from_slice(value);
-        self.frames.resize(end, 0);
+        Ours::push(&mut self.frames, key, value);
         Ok(())
     }
 
     fn read_all(&mut self, tally: &mut Tally) -> Result<()> {
-        let word = |frame: &[u8], at: usize| {
-            frame[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
-        };
-        let mut rest = &self.frames[..];
-        while !rest.is_empty() {
-            let (len, value) = (word(rest, 0), word(rest, 4));
-            if !tally.take(&rest[Scan::HEAD + 8..][..value]) {
-                break;
-            }
-            rest = &rest[len..];
-        }
+        Ours::take(&self.frames, tally);
         Ok(())
     }
 
@@ -310,24 +213,6 @@ impl Store for Crc {
 
     fn close(self: Box<Self>) -> Result<()> {
         std::hint::black_box(self.0);
-        Ok(())
-    }
-}
-
-struct Empty;
-
-impl Store for Empty {
-    #[inline]
-    fn append(&mut self, key: &[u8; 8], _value: &[u8]) -> Result<()> {
-        std::hint::black_box(key);
-        Ok(())
-    }
-
-    fn flush_by(&mut self) -> Result<FlushBy> {
-        Ok(FlushBy::Itself)
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
         Ok(())
     }
 }

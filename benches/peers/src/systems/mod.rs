@@ -5,11 +5,13 @@
 
 #[cfg(feature = "aeron")]
 mod aeron;
+mod blocks;
 mod channels;
 mod commitlog;
 mod fjall;
 mod floor;
 mod grouped;
+mod idle;
 mod kafko;
 mod khata;
 mod logdb;
@@ -17,6 +19,7 @@ mod okaywal;
 mod passing;
 mod raft_engine;
 mod redb;
+mod replayed;
 mod seglog;
 mod tapelog;
 mod tickertape;
