@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::append::claim_pages;
 use super::{Answer, Job, Phase};
 use crate::Result;
 use crate::feed::Tally;
@@ -20,6 +21,7 @@ pub fn run(job: &Job) -> Result<Answer> {
 
 /// The caller kills this process once it has answered.
 fn fill_and_hang(job: &Job) -> Result<Answer> {
+    claim_pages(job)?;
     let (feed, mut store) = (job.feed(), job.open()?);
     let (end, _) = job.fill_fast(&feed, &mut *store, 0)?;
     if end < job.records {
